@@ -1,6 +1,7 @@
 """The failures a user can cause and mend, as one sentence each.
 
-A message says what is wrong, where (file, row, field or flag) and what to do. The command line prints it without a traceback.
+A message says what is wrong, where (file, row, field or flag) and what to do. The command line prints it without a
+traceback.
 """
 
 

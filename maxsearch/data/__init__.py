@@ -1,0 +1,1 @@
+"""From a shop's files to batches of examples."""

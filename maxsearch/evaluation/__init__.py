@@ -1,0 +1,1 @@
+"""How well a model ranks a catalogue."""

@@ -1,0 +1,1 @@
+"""The encoders of query, title and image, and the fusion tower."""

@@ -1,0 +1,35 @@
+"""A real fashion catalogue: 29,642 products with thumbnails of 60 x 80 pixels, 53,658 clicks, two cores.
+
+maxsearch train fashion --data DATA --run RUN
+"""
+
+from maxsearch.config import (
+    Augment,
+    Config,
+    DataConfig,
+    FusionConfig,
+    ImageConfig,
+    ModelConfig,
+    OptimConfig,
+    TextConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    """A model of about 3M parameters."""
+    text = TextConfig(width=128, depth=1, max_tokens=16)
+    return Config(
+        name="fashion",
+        model=ModelConfig(
+            dim=128,
+            vocab_size=4096,
+            query=text,
+            title=text,
+            image=ImageConfig(size=(64, 48), patch=16, stem="conv", stem_width=48, width=192, depth=2),
+            fusion=FusionConfig(width=128),
+        ),
+        data=DataConfig(batch_size=256, augment=Augment()),
+        optim=OptimConfig(learning_rate=1e-3, warmup_steps=100, ema_decay=0.998),
+        train=TrainConfig(steps=1500, log_every=20, checkpoint_every=250),
+    )

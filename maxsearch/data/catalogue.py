@@ -1,0 +1,232 @@
+"""From a row of a user's table to a record: pure functions on one row, so that any engine can run them."""
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from maxsearch.data.images import fit_image
+from maxsearch.data.records import Product
+from maxsearch.data.table_formats import BadRecord, Rows
+from maxsearch.data.tables import cell_text, column_names, columns_until, read_rows, require_columns
+from maxsearch.errors import UsageError
+
+__all__ = [
+    "INTERACTION_FIELDS",
+    "PRODUCT_FIELDS",
+    "BadRecord",
+    "click_from_row",
+    "interaction_columns",
+    "product_columns",
+    "product_from_row",
+    "read_products",
+]
+
+CheckedRow = tuple[int, dict[str, Any] | BadRecord]
+CheckedProduct = tuple[int, Product | BadRecord]
+
+PRODUCT_FIELDS = ("product_id", "title", "image", "variant")
+INTERACTION_FIELDS = ("query", "product_id", "weight")
+PRODUCTS_FILE = "products file"
+INTERACTIONS_FILE = "interactions file"
+CHUNK = 16  # rows a thread takes at a time; they may hold large pictures
+
+
+def product_columns(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
+    """Finds the column of each product field that the file has.
+
+    Args:
+      path: the products file.
+      columns: {field: column} of the user's mapping; fields of other files are ignored. A field that is not mapped is
+        read from the column of its own name.
+
+    Raises:
+      UsageError: a mapped column, the product_id column, or both title and image are not in the file.
+    """
+    found = _find_columns(path, columns, PRODUCT_FIELDS, required=("product_id",), what=PRODUCTS_FILE)
+    if "title" not in found and "image" not in found:
+        raise UsageError(
+            f"the {PRODUCTS_FILE} {path} has neither a column 'title' nor 'image': "
+            "name one with --map title=COLUMN or --map image=COLUMN"
+        )
+    return found
+
+
+def interaction_columns(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
+    """Finds the column of each interaction field that the file has; see `product_columns`."""
+    return _find_columns(path, columns, INTERACTION_FIELDS, required=("query", "product_id"), what=INTERACTIONS_FILE)
+
+
+def _find_columns(
+    path: Path, columns: Mapping[str, str], fields: tuple[str, ...], *, required: tuple[str, ...], what: str
+) -> dict[str, str]:
+    wanted = {name: columns.get(name, name) for name in fields}
+    must = {name: column for name, column in wanted.items() if name in columns or name in required}
+    names = columns_until(path, list(must.values()), what=what)
+    if must["product_id"] not in names and "product_id" in names:
+        # Both files have the field product_id; a mapping may have been meant for the other one.
+        must["product_id"] = wanted["product_id"] = "product_id"
+    require_columns(names, must, path, what)
+    if column_names(path, what=what) is None:
+        return wanted  # JSON lines: any later row may bring a further field
+    return {name: column for name, column in wanted.items() if column in names}
+
+
+def product_from_row(
+    row: Mapping[str, Any], columns: Mapping[str, str], *, image_dir: Path | None, edge: int
+) -> Product:
+    """Turns a row of the products file into a product; reads nothing but the picture.
+
+    Args:
+      row: cells by column name.
+      columns: the column of each field, as `product_columns` gives it. All other columns become attributes.
+      image_dir: folder of the pictures when the image column holds paths.
+      edge: pictures are shrunk to fit a square of this many pixels.
+
+    Raises:
+      BadRecord: the row has no id, no content, or a picture that cannot be used.
+      UsageError: the image column holds a path and there is no `image_dir`.
+    """
+    product_id = cell_text(row.get(columns["product_id"]))
+    if not product_id:
+        raise BadRecord("missing_id", "has no product_id")
+    title = _words(row.get(columns["title"])) if "title" in columns else ""
+    picture = _picture(row.get(columns["image"]), image_dir) if "image" in columns else None
+    if not title and picture is None:
+        raise BadRecord("no_content", "has neither a title nor an image")
+    used = set(columns.values())
+    return Product(
+        product_id=product_id,
+        title=title,
+        image=None if picture is None else fit_image(picture, edge),
+        variant=cell_text(row.get(columns["variant"])) if "variant" in columns else "",
+        attributes={
+            name: text for name, value in row.items() if name and name not in used and (text := _attribute(value))
+        },
+    )
+
+
+def click_from_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, str, float]:
+    """Turns a row of the interactions file into (query, product_id, weight); the weight is 1 without a weight column.
+
+    Raises:
+      BadRecord: the query or the id is missing, or the weight is not a number above 0.
+    """
+    query = _words(row.get(columns["query"]))
+    if not query:
+        raise BadRecord("missing_query", "has no query")
+    product_id = cell_text(row.get(columns["product_id"]))
+    if not product_id:
+        raise BadRecord("missing_id", "has no product_id")
+    weighted = "weight" in columns and columns["weight"] in row
+    return query, product_id, _weight(row[columns["weight"]]) if weighted else 1.0
+
+
+def read_products(
+    path: Path, *, columns: Mapping[str, str], image_dir: Path | None, edge: int
+) -> Iterator[CheckedProduct]:
+    """Streams a products file.
+
+    Args:
+      path: the file, in any format of `read_table`.
+      columns: {field: column} of the user's mapping; see `product_columns`.
+      image_dir: folder of the pictures when the image column holds paths.
+      edge: pictures are shrunk to fit a square of this many pixels.
+
+    Yields:
+      (row, product), or (row, BadRecord) for a row that cannot be used, such as one that repeats an id.
+
+    Raises:
+      UsageError, MaxsearchError: the file cannot be read, or lacks a column.
+    """
+    found = product_columns(path, columns)
+    first_rows: dict[str, int] = {}
+    convert = partial(_products_of, columns=found, image_dir=image_dir, edge=edge)
+    for row, product in _threaded(convert, read_rows(path, what=PRODUCTS_FILE)):
+        if isinstance(product, BadRecord):
+            yield row, product
+            continue
+        first = first_rows.setdefault(product.product_id, row)
+        if first == row:
+            yield row, product
+        else:
+            yield row, BadRecord("duplicate_id", f"repeats the product_id {product.product_id!r} of row {first}")
+
+
+def _products_of(
+    rows: Sequence[CheckedRow], *, columns: Mapping[str, str], image_dir: Path | None, edge: int
+) -> list[CheckedProduct]:
+    products: list[CheckedProduct] = []
+    for row, cells in rows:
+        if isinstance(cells, BadRecord):
+            products.append((row, cells))
+            continue
+        try:
+            products.append((row, product_from_row(cells, columns, image_dir=image_dir, edge=edge)))
+        except BadRecord as bad:
+            products.append((row, bad))
+    return products
+
+
+def _threaded(convert: Callable[[Sequence[CheckedRow]], list[CheckedProduct]], rows: Rows) -> Iterator[CheckedProduct]:
+    """Converts rows in their order; threads pay because pictures are read and decoded outside Python's lock."""
+    workers = len(os.sched_getaffinity(0))
+    pending: deque[Future[list[CheckedProduct]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        while chunk := list(islice(rows, CHUNK)):
+            pending.append(pool.submit(convert, chunk))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+
+def _words(value: Any) -> str:
+    """Text with runs of white space, line breaks too, as one space."""
+    return " ".join(cell_text(value).split())
+
+
+def _attribute(value: Any) -> str:
+    """A further column as text; empty for bytes, such as a second picture."""
+    if isinstance(value, bytes | dict):
+        return ""
+    return cell_text(value)
+
+
+def _weight(value: Any) -> float:
+    try:
+        weight = float(cell_text(value))
+    except ValueError:
+        raise BadRecord("bad_weight", f"has the weight {cell_text(value)[:40]!r}, which is not a number") from None
+    if not (math.isfinite(weight) and weight > 0):
+        raise BadRecord("bad_weight", f"has the weight {weight:g}, which is not above 0 and finite")
+    return weight
+
+
+def _picture(value: Any, image_dir: Path | None) -> bytes | None:
+    """The bytes of an image cell, which holds bytes, a path below `image_dir`, or {"bytes", "path"} of the two."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value or None
+    name = cell_text(value)
+    if not name:
+        return None
+    if image_dir is None:
+        raise UsageError(f"the image column holds paths such as {name[:80]!r}: name their folder with --image-dir")
+    if name.lower().startswith(("http://", "https://", "data:")):
+        raise BadRecord("missing_image_file", f"has the image {name[:80]!r}, which is no path below the image folder")
+    root = os.path.abspath(image_dir)  # noqa: PTH100 - lexical on purpose: links below the folder may lead elsewhere
+    path = Path(os.path.normpath(Path(root) / name))
+    if not path.is_relative_to(root):
+        raise BadRecord("image_outside_folder", f"has the image {name[:80]!r}, which lies outside the image folder")
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        kind = error.strerror if isinstance(error, OSError) and error.strerror else "no valid path"
+        raise BadRecord("missing_image_file", f"has the image {name[:80]!r}, which cannot be read ({kind})") from None

@@ -1,0 +1,175 @@
+"""A prepared dataset on disk, opened for random access."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Generic, TypeVar, overload
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordReader
+
+from maxsearch.data.records import SCHEMA_VERSION, Interaction, Product, unpack_interaction, unpack_product
+from maxsearch.errors import MaxsearchError
+from maxsearch.files import read_json, sha256_of
+
+T = TypeVar("T")
+
+KIND = "maxsearch-data"
+MANIFEST = "manifest.json"
+REMEDY = "run `maxsearch prepare` again"
+READ_BLOCK = 512  # records that iteration reads at a time
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of records, in the form that ArrayRecordDataSource takes without opening every file to count it."""
+
+    filename: str
+    take: int
+    skip: int = 0
+
+    @property
+    def examples_in_shard(self) -> int:
+        """All records of the file."""
+        return self.take
+
+
+class Records(Sequence[T], Generic[T]):
+    """Records of one kind by position, read from disk on demand; may be pickled to worker processes."""
+
+    def __init__(self, shards: Sequence[Shard], unpack: Callable[[bytes], T]) -> None:
+        self._shards = tuple(shards)
+        self._unpack = unpack
+        self._ends = list(accumulate(shard.take for shard in shards))
+        self._source = ArrayRecordDataSource(self._shards)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @overload
+    def __getitem__(self, position: int) -> T: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[T]: ...
+    def __getitem__(self, position: int | slice) -> T | list[T]:
+        if isinstance(position, slice):
+            return [self[index] for index in range(*position.indices(len(self)))]
+        index = position.__index__()
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"position {position} of {len(self)} records")
+        try:
+            return self._unpack(self._source[index])
+        except Exception as error:
+            raise self._damaged(self._shards[bisect_right(self._ends, index)], error) from None
+
+    def __iter__(self) -> Iterator[T]:
+        for shard in self._shards:
+            try:
+                reader = ArrayRecordReader(shard.filename)
+                for start in range(0, shard.take, READ_BLOCK):
+                    for data in reader.read(start, min(start + READ_BLOCK, shard.take)):
+                        record = self._unpack(data)
+                        yield record
+                reader.close()
+            except Exception as error:
+                raise self._damaged(shard, error) from None
+
+    @staticmethod
+    def _damaged(shard: Shard, error: Exception) -> MaxsearchError:
+        return MaxsearchError(f"the data shard {shard.filename} is damaged ({error}): {REMEDY}")
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """What `maxsearch prepare` wrote.
+
+    Attributes:
+      path: the folder.
+      manifest: its manifest.json.
+      products: the products, by position.
+      interactions: the interactions, by position.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    products: Records[Product]
+    interactions: Records[Interaction]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over the shards' checksums: equal for equal data."""
+        return self.manifest["fingerprint"]
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = False) -> "PreparedDataset":
+        """Opens a folder after a check that every shard is there with its size.
+
+        Args:
+          path: the folder.
+          verify: also read every shard and compare checksums.
+
+        Raises:
+          MaxsearchError: there is no usable manifest, or a shard is missing or differs from it.
+        """
+        manifest = read_manifest(path)
+        return cls(
+            path=path,
+            manifest=manifest,
+            products=Records(_shards(path, manifest["products"], verify), unpack_product),
+            interactions=Records(_shards(path, manifest["interactions"], verify), unpack_interaction),
+        )
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Reads and checks the manifest of a prepared folder.
+
+    Raises:
+      MaxsearchError: it is absent, of another kind or schema version, or lacks an entry.
+    """
+    file = path / MANIFEST
+    manifest = read_json(file, what="data manifest", remedy="prepare the folder with `maxsearch prepare --out`")
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise MaxsearchError(
+            f"{file} is not the manifest of prepared data: give a folder that `maxsearch prepare` wrote"
+        )
+    version = manifest.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise MaxsearchError(
+            f"{file} has schema version {version}, but this maxsearch reads {SCHEMA_VERSION}: {REMEDY}"
+        )
+    try:
+        whole = isinstance(manifest["fingerprint"], str) and all(
+            part["shards"]
+            and part["count"] == sum(shard["records"] for shard in part["shards"])
+            # A name that leads out of the folder was not written by prepare.
+            and all(
+                Path(shard["name"]).name == shard["name"] and shard["sha256"] and shard["bytes"]
+                for shard in part["shards"]
+            )
+            for part in (manifest["products"], manifest["interactions"])
+        )
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise MaxsearchError(f"{file} lacks entries or contradicts itself: {REMEDY}")
+    return manifest
+
+
+def _shards(path: Path, part: dict[str, Any], verify: bool) -> list[Shard]:
+    shards = []
+    for entry in part["shards"]:
+        file = path / entry["name"]
+        if not file.is_file():
+            raise MaxsearchError(f"the data shard {file} is missing: {REMEDY}")
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise MaxsearchError(
+                f"the data shard {file} has {size:,} bytes where its manifest says {entry['bytes']:,}: {REMEDY}"
+            )
+        if verify and sha256_of(file) != entry["sha256"]:
+            raise MaxsearchError(f"the data shard {file} differs from its checksum in the manifest: {REMEDY}")
+        shards.append(Shard(filename=str(file.absolute()), take=entry["records"]))
+    return shards

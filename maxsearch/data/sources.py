@@ -1,0 +1,210 @@
+"""Where examples come from: a prepared catalogue, or a TFDS dataset of pictures with texts.
+
+A source answers for any global draw index, from 0 without end, and always gives the same example for it. That is what
+lets the stream be cut among hosts, threads and workers, and be resumed, without any state but one number.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from grain.experimental import index_shuffle
+from jaxtyping import Float, Int32, Int64
+
+from maxsearch.data.records import Interaction, Product
+from maxsearch.errors import MaxsearchError, UsageError
+
+# Shares of an epoch are whole multiples of this, so that float arithmetic on them is exact.
+GRID = 2.0**-20
+# Grain's index_shuffle needs no memory, but walks long cycles (milliseconds a draw) when there are few positions.
+LARGEST_PERMUTATION = 2**16
+COLUMN_BLOCK = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class RawExample:
+    """A drawn (query, product) pair before decoding.
+
+    Attributes:
+      query: what the shopper typed.
+      title: the product's title; may be empty.
+      image: an encoded picture, or None.
+      product: the product's row; equal rows are the same product.
+      variant: the product's variant group, or empty.
+      weight: the interaction's weight.
+    """
+
+    query: str
+    title: str
+    image: bytes | None
+    product: int
+    variant: str = ""
+    weight: float = 1.0
+
+
+@runtime_checkable
+class Catalogue(Protocol):
+    """What `CatalogueSource` reads: a PreparedDataset, or lists of records in memory."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the records."""
+
+    @property
+    def products(self) -> Sequence[Product]:
+        """The products, by position."""
+
+    @property
+    def interactions(self) -> Sequence[Interaction]:
+        """The interactions, by position."""
+
+
+@runtime_checkable
+class ExampleSource(Protocol):
+    """An endless sequence of examples, a pure function of the draw index; may be pickled to worker processes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides which example a draw gives."""
+
+    def __len__(self) -> int:
+        """Draws in an epoch."""
+
+    def examples(self, draws: Sequence[int]) -> Iterator[RawExample]:
+        """The examples of these draws, in this order."""
+
+    def texts(self) -> Iterator[str]:
+        """All texts, for training a tokenizer."""
+
+
+class EpochDraws:
+    """Draws n positions an epoch in proportion to their weights, each epoch in a new order.
+
+    Within an epoch of n draws, position i comes up floor or ceil of n * weight[i] / sum(weights) times (systematic
+    resampling, to a precision of 1e-6 draws): with equal weights exactly once. Which of the two is decided anew in each
+    epoch, so that the long-run frequencies are exact.
+    """
+
+    def __init__(self, weights: Float[np.ndarray, " n"], seed: int) -> None:
+        """Prepares the draws.
+
+        Args:
+          weights: not negative, with a sum above 0.
+          seed: decides the order and the fractions.
+        """
+        # In long double, because the ends of a long catalogue need more digits than the sum of float64 keeps.
+        ends = np.cumsum(weights, dtype=np.longdouble)
+        ends *= len(weights) / ends[-1]
+        self._ends = np.round(ends / GRID).astype(np.float64) * GRID
+        self._ends[-1] = len(weights)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def positions(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """The positions that these global draw indices give."""
+        n = len(self._ends)
+        points = np.empty(len(draws), np.float64)
+        for i, draw in enumerate(draws):
+            epoch, k = divmod(int(draw), n)
+            order, offset = _epoch_key(self._seed, epoch)
+            points[i] = _shuffled(k, n, order) + offset
+        return np.searchsorted(self._ends, points, side="right")
+
+
+@lru_cache(maxsize=8)
+def _epoch_key(seed: int, epoch: int) -> tuple[int, float]:
+    """(seed of the order, offset in (0, 1)) of an epoch. The offset lies between points of GRID: no draw is a tie."""
+    digest = hashlib.blake2b(f"epoch {seed} {epoch}".encode(), digest_size=8).digest()
+    order, offset = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+    return order, (offset % int(1 / GRID) + 0.5) * GRID
+
+
+def _shuffled(k: int, n: int, seed: int) -> int:
+    """Where position k of n goes in the permutation that `seed` names."""
+    if n <= LARGEST_PERMUTATION:
+        return int(_permutation(n, seed)[k])
+    return index_shuffle(index=k, max_index=n - 1, seed=seed, rounds=4)
+
+
+@lru_cache(maxsize=8)
+def _permutation(n: int, seed: int) -> Int64[np.ndarray, " n"]:
+    return np.random.Generator(np.random.Philox(seed)).permutation(n)
+
+
+def digest(*parts: object) -> str:
+    """Hex SHA-256 over the parts."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+class CatalogueSource:
+    """Pairs from a prepared catalogue, drawn in proportion to a power of the interactions' weights."""
+
+    def __init__(self, dataset: Catalogue, weight_power: float = 1.0, seed: int = 0) -> None:
+        """Reads all interactions into memory, column by column; products stay on disk.
+
+        Args:
+          dataset: a PreparedDataset.
+          weight_power: 1 draws an interaction in proportion to its weight, 0 draws all equally often.
+          seed: decides the order.
+
+        Raises:
+          MaxsearchError: the dataset has no interactions.
+          UsageError: `weight_power` is no number from 0 to 1.
+        """
+        if not 0.0 <= weight_power <= 1.0:
+            raise UsageError(f"weight_power is {weight_power}: choose a number from 0 to 1")
+        self._queries, self._products, self._weights = _columns(dataset.interactions)
+        if not len(self._weights):
+            raise MaxsearchError("the prepared data hold no interactions: prepare them with a file that has some")
+        self._dataset = dataset
+        # By the largest weight first, so that the sum is finite whatever the unit of the weights.
+        self._draws = EpochDraws((self._weights / self._weights.max()) ** weight_power, seed)
+        self.fingerprint = digest("catalogue", dataset.fingerprint, float(weight_power), seed)
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def examples(self, draws: Sequence[int]) -> Iterator[RawExample]:
+        """The examples of these draws, in this order."""
+        positions = self._draws.positions(draws)
+        queries = self._queries.take(pa.array(positions)).to_pylist()
+        rows, weights = self._products[positions].tolist(), self._weights[positions].tolist()
+        for query, row, weight in zip(queries, rows, weights, strict=True):
+            product = self._dataset.products[row]
+            yield RawExample(query, product.title, product.image, row, product.variant, weight)
+
+    def texts(self) -> Iterator[str]:
+        """Every product's title, then every interaction's query."""
+        for product in self._dataset.products:
+            yield product.title
+        for query in self._queries:
+            yield query.as_py()
+
+
+def _columns(
+    interactions: Iterable[Interaction],
+) -> tuple[pa.LargeStringArray, Int32[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Queries, product rows and weights: 20 bytes an interaction, and its query."""
+    blocks = []
+    records = iter(interactions)
+    while block := list(islice(records, COLUMN_BLOCK)):
+        blocks.append(
+            (
+                pa.array([interaction.query for interaction in block], pa.large_string()),
+                np.array([interaction.product for interaction in block], np.int32),
+                np.array([interaction.weight for interaction in block], np.float64),
+            )
+        )
+    queries, products, weights = zip(*blocks, strict=True) if blocks else ((), (), ())
+    return (
+        pa.chunked_array(queries, pa.large_string()).combine_chunks(),
+        np.concatenate([np.zeros(0, np.int32), *products]),
+        np.concatenate([np.zeros(0), *weights]),
+    )

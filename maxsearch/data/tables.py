@@ -1,0 +1,190 @@
+"""Tables that users bring (CSV, TSV, JSON lines, Parquet), read row by row in bounded memory."""
+
+import difflib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from maxsearch.data.table_formats import (
+    BadRecord,
+    Rows,
+    delimited_names,
+    delimited_rows,
+    header,
+    is_text,
+    json_rows,
+    open_parquet,
+    parquet_rows,
+)
+from maxsearch.errors import MaxsearchError, UsageError
+
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+SUFFIXES = ".csv, .tsv, .jsonl, .ndjson (or one of these with .gz) or .parquet"
+
+
+def read_table(path: Path, *, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Streams a table whose every row must be sound.
+
+    Args:
+      path: a .csv, .tsv, .jsonl, .ndjson or .parquet file; all but the last may also be gzipped (.csv.gz).
+      what: the file's role in words, for the messages ("queries file").
+
+    Yields:
+      (row, cells): the row number, 1 for the first row of data (a header and blank lines are not counted), and its
+      cells by column name. Cells of CSV and TSV are str; those of JSON lines and Parquet may also be None, bool, int,
+      float, bytes, Decimal, list or dict. A column name that comes again is kept as "name (2)".
+
+    Raises:
+      UsageError: the file does not exist, or its suffix is none of the above.
+      MaxsearchError: the file or one of its rows is malformed.
+    """
+    for row, cells in read_rows(path, what=what):
+        if isinstance(cells, BadRecord):
+            raise MaxsearchError(f"row {row} of the {what} {path} {cells.reason}: mend or remove that row")
+        yield row, cells
+
+
+def read_rows(path: Path, *, what: str) -> Rows:
+    """Streams a table as `read_table` does, but yields a BadRecord in place of a malformed row and goes on."""
+    kind = _format_of(path, what)
+    if kind == "parquet":
+        rows = parquet_rows(path, what)
+    elif kind == "jsonl":
+        rows = json_rows(path, what)
+    else:
+        rows = delimited_rows(path, DELIMITERS[kind], what)
+    for row, cells in rows:
+        if isinstance(cells, dict) and not (is_text(cells.values()) and is_text(cells)):
+            yield row, BadRecord("bad_encoding", "holds text that is not UTF-8")
+        else:
+            yield row, cells
+
+
+def column_names(path: Path, *, what: str = "file") -> list[str] | None:
+    """Column names in the file's order; None for JSON lines, where each row has names of its own.
+
+    Raises:
+      UsageError, MaxsearchError: as `read_table`, and for a file without a header.
+    """
+    kind = _format_of(path, what)
+    if kind == "parquet":
+        with open_parquet(path, what) as file:
+            return header(file.schema_arrow.names)
+    if kind == "jsonl":
+        return None
+    return delimited_names(path, DELIMITERS[kind], what)
+
+
+def columns_until(path: Path, wanted: Collection[str], *, what: str) -> list[str]:
+    """Column names of any format; JSON lines are read until every wanted name has been seen, or to their end."""
+    names = column_names(path, what=what)
+    if names is not None:
+        return names
+    seen: dict[str, None] = {}
+    for _, cells in read_rows(path, what=what):
+        if isinstance(cells, dict):
+            seen.update(dict.fromkeys(cells))
+            if all(name in seen for name in wanted):
+                break
+    return list(seen)
+
+
+def require_columns(names: Sequence[str], wanted: Mapping[str, str], path: Path, what: str) -> None:
+    """Checks that a table has the column of each wanted field.
+
+    Args:
+      names: the table's columns.
+      wanted: {field: column}.
+      path, what: the file and its role, for the message.
+
+    Raises:
+      UsageError: a column is absent; the message names those that are there.
+    """
+    for name, column in wanted.items():
+        if column not in names:
+            raise UsageError(
+                f"the {what} {path} has no column {column!r} for the field {name}: {suggestion(column, names)} "
+                f"(--map {name}=COLUMN)"
+            )
+
+
+def row_count(path: Path, *, what: str = "file") -> int | None:
+    """Number of rows where the format states it (Parquet), else None."""
+    if _format_of(path, what) != "parquet":
+        return None
+    with open_parquet(path, what) as file:
+        return file.metadata.num_rows
+
+
+def parse_mapping(pairs: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    """Parses `--map` pairs such as "title=productDisplayName" into {field: column}.
+
+    Raises:
+      UsageError: a pair is not FIELD=COLUMN, names an unknown field, or names a field twice.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, column = (part.strip() for part in pair.partition("="))
+        if not (name and separator and column):
+            raise UsageError(f"--map {pair!r} is not of the form FIELD=COLUMN: write for example {fields[0]}=my_column")
+        if name not in fields:
+            raise UsageError(f"--map {pair!r} names no known field: {suggestion(name, fields)}")
+        if name in columns:
+            raise UsageError(f"--map gives the field {name!r} twice ({columns[name]!r} and {column!r}): keep one")
+        columns[name] = column
+    return columns
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Says what `name` may have been meant to be, and what there is to choose from."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}choose from {', '.join(known) or 'nothing, as it has no columns'}"
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text without surrounding space: None and NaN are empty, 12.0 is "12", true is "true".
+
+    Raises:
+      BadRecord: the cell holds bytes, or a nested text, that are not UTF-8.
+    """
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    whole = value.is_integer() if isinstance(value, float) else isinstance(value, Decimal) and value == round(value)
+    if whole:
+        return str(int(value))
+    if isinstance(value, bytes):
+        try:
+            return value.decode().strip()
+        except UnicodeDecodeError:
+            raise BadRecord("bad_encoding", "holds bytes where text is expected") from None
+    if isinstance(value, list | dict):
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+        if not is_text([text]):
+            raise BadRecord("bad_encoding", "holds text that is not UTF-8")
+        return text
+    return str(value)
+
+
+def _format_of(path: Path, what: str) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = suffixes[-1:] == [".gz"]
+    suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
+    kind = FORMATS.get(suffix[0]) if suffix else None
+    if kind is None or (zipped and kind == "parquet"):
+        raise UsageError(f"the {what} {path} is of an unknown format: give a file whose name ends in {SUFFIXES}")
+    if not path.exists():
+        raise UsageError(f"the {what} {path} does not exist: check the path")
+    if not path.is_file():
+        raise UsageError(f"the {what} {path} is not a file: give one file")
+    if path.stat().st_size == 0:
+        raise MaxsearchError(f"the {what} {path} is empty: give a file with rows")
+    return kind

@@ -1,0 +1,67 @@
+"""Rankings to compare with: BM25 over the titles, and chance."""
+
+from collections.abc import Sequence
+
+import bm25s
+import numpy as np
+import Stemmer
+
+from maxsearch.evaluation.retrieval import Ranking
+
+
+def bm25(queries: Sequence[str], titles: Sequence[str], k: int) -> Ranking:
+    """Ranks titles by BM25 (k1 1.5, b 0.75) with the English Snowball stemmer and stop words.
+
+    Only titles that share a word with the query are ranked; equal scores keep the catalogue's order.
+
+    Args:
+      queries: query texts.
+      titles: one per product of the catalogue; may be empty strings.
+      k: number of ranks, cut to the size of the catalogue.
+    """
+    k = min(k, len(titles))
+    rows = np.full((len(queries), k), -1, dtype=np.int32)
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    documents = _words(titles)
+    if any(documents):
+        model = bm25s.BM25(k1=1.5, b=0.75)
+        model.index(documents, show_progress=False)
+        for query, words in enumerate(_words(queries)):
+            found = model.get_tokens_ids(words)
+            if found:
+                best, values = _best(model.get_scores_from_ids(found), k)
+                rows[query, : len(best)], scores[query, : len(best)] = best, values
+    return Ranking(rows=rows, scores=scores)
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    return bm25s.tokenize(
+        list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
+    )
+
+
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    hits = np.flatnonzero(scores > 0)
+    if len(hits) > k:
+        least = np.partition(scores[hits], len(hits) - k)[len(hits) - k]
+        hits = hits[scores[hits] >= least]
+    best = hits[np.argsort(-scores[hits], kind="stable")][:k]
+    return best, scores[best]
+
+
+def random_ranking(queries: int, products: int, k: int, *, seed: int = 0) -> Ranking:
+    """Ranks k products drawn evenly, without repetition, anew for each query.
+
+    Args:
+      queries: number of queries.
+      products: size of the catalogue.
+      k: number of ranks, cut to the size of the catalogue.
+      seed: equal seeds give equal rankings.
+    """
+    k = min(k, products)
+    rng = np.random.default_rng(seed)
+    rows = np.empty((queries, k), dtype=np.int32)
+    for query in range(queries):
+        rows[query] = rng.choice(products, size=k, replace=False)
+    scores = np.broadcast_to(-np.arange(k, dtype=np.float32), rows.shape)
+    return Ranking(rows=rows, scores=scores.copy())

@@ -1,0 +1,79 @@
+"""Mesh axes, the one table from logical axes to mesh axes, and global arrays from host data.
+
+Every array's logical axes are named where it is made; only this table says how a name is split over devices.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
+
+from maxsearch.config import MeshConfig
+from maxsearch.errors import UsageError
+
+AXES = ("replica", "fsdp", "tensor")
+
+RULES: Mapping[str, str | tuple[str, ...] | None] = {
+    "batch": ("replica", "fsdp"),
+    "embed": "fsdp",
+    "heads": "tensor",
+    "hidden": "tensor",
+    "vocab": "tensor",
+}
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The (replica, fsdp, tensor) mesh over all devices, with explicit axis types.
+
+    Raises:
+      UsageError: the axis sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.replica, config.fsdp, config.tensor]
+    if -1 in sizes:
+        rest = -int(np.prod(sizes))
+        sizes[sizes.index(-1)] = max(len(devices) // rest, 1)
+    if int(np.prod(sizes)) != len(devices):
+        raise UsageError(
+            f"mesh (replica, fsdp, tensor) = {tuple(sizes)} needs {int(np.prod(sizes))} devices and {len(devices)} are "
+            "present: set --mesh.replica, --mesh.fsdp and --mesh.tensor so that their product fits"
+        )
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
+
+
+def spec(*logical: str | None, rules: Mapping[str, str | tuple[str, ...] | None] = RULES) -> PartitionSpec:
+    """Mesh axes of an array whose dimensions have these logical names (None, or a name not in the table: not split).
+
+    Raises:
+      ValueError: two dimensions fall on the same mesh axis.
+    """
+    axes = [rules.get(name) if name is not None else None for name in logical]
+    flat = [axis for entry in axes for axis in ((entry,) if isinstance(entry, str) else entry or ())]
+    if len(flat) != len(set(flat)):
+        raise ValueError(f"logical axes {logical} collide on the mesh: {axes}")
+    return PartitionSpec(*axes)
+
+
+def gathered(x: jax.Array, *logical: str | None) -> jax.Array:
+    """All-gathers the dimensions that are stored split but used whole: FSDP's weights, contrastive negatives.
+
+    `logical` names the axes that stay split; None is whole.
+    """
+    return reshard(x, spec(*logical))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes global arrays, split over the batch axes, from each process's own rows."""
+
+    def put(rows: np.ndarray) -> jax.Array:
+        sharding = NamedSharding(mesh, spec("batch", *(None,) * (rows.ndim - 1)))
+        return jax.make_array_from_process_local_data(sharding, rows)
+
+    return {name: put(rows) for name, rows in batch.items()}
+
+
+def spec_size(mesh: Mesh, logical: str) -> int:
+    """How many ways a logical axis is split."""
+    axes = RULES.get(logical) or ()
+    return int(np.prod([mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes)]))

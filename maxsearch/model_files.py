@@ -1,0 +1,79 @@
+"""The files of an exported model: safetensors weights, JSON config, tokenizer and a checksummed manifest."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from maxsearch.manifest import FolderKind, read_manifest
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+
+MODEL = FolderKind(
+    name="maxsearch-model",
+    what="model",
+    schema_version=1,
+    remedy="write it with `maxsearch export`",
+    required=(WEIGHTS, CONFIG, f"{TOKENIZER}/tokenizer.json"),
+    fields={"fingerprint": str},
+)
+
+
+def verify_model(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
+    """Reads the manifest of an exported model and checks every file against it.
+
+    Args:
+      folder: what `maxsearch export` wrote.
+      checksums: also compare each file's SHA-256; without it, only presence and size.
+
+    Returns:
+      The manifest; `fingerprint` names the model, `step` the training step.
+
+    Raises:
+      MaxsearchError: no model folder, another schema version, or a file that is missing, cut short or altered.
+    """
+    return read_manifest(folder, MODEL, checksums=checksums)
+
+
+def flatten_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Flattens a nested dict of arrays to `a/b/c` names, as C-contiguous NumPy arrays of the same type.
+
+    Raises:
+      ValueError: a name is not a string, or contains a slash.
+    """
+    flat: dict[str, np.ndarray] = {}
+    for name, value in params.items():
+        if not isinstance(name, str) or "/" in name:
+            raise ValueError(f"parameter name {name!r} below {prefix!r} must be a string without slashes")
+        if isinstance(value, Mapping):
+            flat |= flatten_params(value, f"{prefix}{name}/")
+        else:
+            # safetensors writes the buffer as it lies, so a transposed view would come back scrambled.
+            flat[prefix + name] = np.asarray(value, order="C")
+    return flat
+
+
+def unflatten_params(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Reverses `flatten_params`."""
+    params: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return params
+
+
+def write_weights(folder: Path, params: Mapping[str, Any]) -> None:
+    """Writes the nested parameters to the folder's safetensors file; equal parameters give equal bytes."""
+    save_file(flatten_params(params), folder / WEIGHTS)
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """Reads the nested parameters back; the folder has passed `verify_model`."""
+    return unflatten_params(load_file(folder / WEIGHTS))

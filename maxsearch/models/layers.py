@@ -1,0 +1,162 @@
+"""Parameters with their layout, norms, masked pooling and the transformer stack that every tower shares.
+
+B batch, T tokens, D model width, H heads, K key size, F hidden, L layers.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from maxsearch.mesh import gathered, spec
+
+NORM_EPSILON = 1e-6
+
+
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int) -> nnx.Param:
+    """A float32 parameter drawn from N(0, 1 / fan_in), born split over the mesh as its logical `axes` say."""
+    value = jax.random.normal(rngs.params(), shape, jnp.float32, out_sharding=spec(*axes))
+    return nnx.Param(value / math.sqrt(fan_in))
+
+
+def constant(shape: tuple[int, ...], axes: tuple[str | None, ...], value: float) -> nnx.Param:
+    """A float32 parameter that starts at one value."""
+    return nnx.Param(jnp.full(shape, value, jnp.float32, out_sharding=spec(*axes)))
+
+
+def layer_norm(x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"]) -> Float[Array, "*B D"]:
+    """Layer normalisation in float32, returned in the dtype of `x`."""
+    y = x.astype(jnp.float32)
+    y = y - y.mean(axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + NORM_EPSILON)
+    return (y * scale + bias).astype(x.dtype)
+
+
+def l2_normalize(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Unit vectors in float32; a zero vector stays zero and has a finite gradient."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)
+
+
+def masked_mean(x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+    """Mean over the tokens whose mask holds; zero where none does."""
+    weights = mask.astype(x.dtype)[..., None]
+    return (x * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
+
+
+def dropout(x: Float[Array, "*B D"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*B D"]:
+    """Inverted dropout; without a key it does nothing."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape, out_sharding=jax.typeof(x).sharding.spec)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+class Norm(nnx.Module):
+    """Layer norm with its own scale and bias."""
+
+    def __init__(self, width: int) -> None:
+        self.scale = constant((width,), (None,), 1.0)
+        self.bias = constant((width,), (None,), 0.0)
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Normalises the last dimension."""
+        return layer_norm(x, self.scale[...], self.bias[...])
+
+
+class Linear(nnx.Module):
+    """An affine map of the last dimension, its weight stored split over fsdp."""
+
+    def __init__(self, rngs: nnx.Rngs, inputs: int, outputs: int) -> None:
+        self.kernel = normal(rngs, (inputs, outputs), ("embed", None), fan_in=inputs)
+        self.bias = constant((outputs,), (None,), 0.0)
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
+        """Maps D inputs to E outputs."""
+        kernel = gathered(self.kernel[...], None, None).astype(x.dtype)
+        return jnp.einsum("...d,de->...e", x, kernel) + self.bias[...].astype(x.dtype)
+
+
+class Transformer(nnx.Module):
+    """`depth` pre-norm blocks of self-attention and GELU MLP; the parameters of all layers lie in one stack.
+
+    Weights are gathered over fsdp layer by layer, where they are used, so that one layer at a time is whole.
+    """
+
+    def __init__(
+        self,
+        rngs: nnx.Rngs,
+        *,
+        depth: int,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        dropout: float,
+        remat: bool,
+        unroll: int,
+    ) -> None:
+        self._depth, self._dropout, self._remat, self._unroll = depth, dropout, remat, unroll
+        if depth == 0:
+            return
+        L, D, H, K, F = depth, width, heads, width // heads, int(width * mlp_ratio)
+        self.attention_scale = constant((L, D), (None, None), 1.0)
+        self.attention_bias = constant((L, D), (None, None), 0.0)
+        self.qkv = normal(rngs, (L, D, 3, H, K), (None, "embed", None, "heads", None), fan_in=D)
+        self.out = normal(rngs, (L, H, K, D), (None, "heads", None, "embed"), fan_in=D * 2 * L)
+        self.mlp_scale = constant((L, D), (None, None), 1.0)
+        self.mlp_bias = constant((L, D), (None, None), 0.0)
+        self.up = normal(rngs, (L, D, F), (None, "embed", "hidden"), fan_in=D)
+        self.down = normal(rngs, (L, F, D), (None, "hidden", "embed"), fan_in=F * 2 * L)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "B T D"]:
+        """Tokens in, tokens out; tokens whose mask is False are never attended to.
+
+        Args:
+          x: the tokens, in the dtype of the computation.
+          mask: which tokens are real.
+          key: turns dropout on.
+        """
+        if self._depth == 0:
+            return x
+        names = ("attention_scale", "attention_bias", "qkv", "out", "mlp_scale", "mlp_bias", "up", "down")
+        stack = {name: getattr(self, name)[...] for name in names}
+
+        def step(x: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
+            weights, index = layer
+            keys = (None, None) if key is None else tuple(jax.random.split(jax.random.fold_in(key, index)))
+            return block(x, mask, weights, self._dropout, keys), None
+
+        if self._remat:
+            step = jax.checkpoint(step, policy=jax.checkpoint_policies.nothing_saveable)
+        x, _ = jax.lax.scan(step, x, (stack, jnp.arange(self._depth)), unroll=self._unroll or self._depth)
+        return x
+
+
+def block(
+    x: Float[Array, "B T D"],
+    mask: Bool[Array, "B T"],
+    weights: dict[str, Any],
+    rate: float,
+    keys: tuple[PRNGKeyArray | None, ...],
+) -> Float[Array, "B T D"]:
+    """One pre-norm transformer block."""
+    whole = spec("batch", None, None)
+    y = layer_norm(x, weights["attention_scale"], weights["attention_bias"])
+    qkv = gathered(weights["qkv"], None, None, "heads", None).astype(x.dtype)
+    query, key, value = jnp.einsum("BTD,DCHK->CBTHK", y, qkv)
+    logits = jnp.einsum("BTHK,BSHK->BHTS", query, key).astype(jnp.float32) / math.sqrt(query.shape[-1])
+    logits = jnp.where(mask[:, None, None, :], logits, -1e30)
+    attention = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
+    mixed = jnp.einsum("BHTS,BSHK->BTHK", attention, value)
+    out = gathered(weights["out"], "heads", None, None).astype(x.dtype)
+    x = x + dropout(jnp.einsum("BTHK,HKD->BTD", mixed, out, out_sharding=whole), rate, keys[0])
+
+    y = layer_norm(x, weights["mlp_scale"], weights["mlp_bias"])
+    hidden = jax.nn.gelu(jnp.einsum("BTD,DF->BTF", y, gathered(weights["up"], None, "hidden").astype(x.dtype)))
+    down = gathered(weights["down"], "hidden", None).astype(x.dtype)
+    return x + dropout(jnp.einsum("BTF,FD->BTD", hidden, down, out_sharding=whole), rate, keys[1])

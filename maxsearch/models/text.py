@@ -1,0 +1,44 @@
+"""The text encoder: queries and titles each have one, with weights of their own.
+
+B batch, T words, D width.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from maxsearch.config import ModelConfig, TextConfig
+from maxsearch.mesh import gathered, spec
+from maxsearch.models.layers import Norm, Transformer, dropout, normal
+
+
+class TextEncoder(nnx.Module):
+    """Word embeddings plus positions, then transformer blocks; the caller pools (MAKE: the mean beats [CLS])."""
+
+    def __init__(self, rngs: nnx.Rngs, config: TextConfig, model: ModelConfig) -> None:
+        # Unit-free lookups: rows start with norm about 1, so that positions and words are of one size.
+        self.embedding = normal(rngs, (model.vocab_size, config.width), ("vocab", "embed"), fan_in=config.width)
+        self.position = normal(rngs, (config.max_tokens, config.width), (None, None), fan_in=config.width * 100)
+        self.blocks = Transformer(
+            rngs,
+            depth=config.depth,
+            width=config.width,
+            heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            dropout=config.dropout,
+            remat=model.remat,
+            unroll=model.unroll,
+        )
+        self.norm = Norm(config.width)
+        self._dropout = config.dropout
+        self._dtype = jnp.dtype(model.dtype)
+
+    def __call__(
+        self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "B T D"]:
+        """Token states of `ids`; those whose mask is False hold no meaning."""
+        table = gathered(self.embedding[...], None, None).astype(self._dtype)
+        x = table.at[ids].get(out_sharding=spec("batch", None, None))
+        x = x + self.position[...].astype(self._dtype)[: ids.shape[1]]
+        x = dropout(x, self._dropout, key)
+        return self.norm(self.blocks(x, mask, key))

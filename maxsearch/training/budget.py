@@ -1,0 +1,51 @@
+"""How long a run goes on: a number of steps, or minutes on the clock."""
+
+import time
+
+
+class Budget:
+    """Says where the learning-rate schedule ends, and when to stop.
+
+    A budget of steps is exact and repeatable. A budget of minutes turns the measured pace into an expected number of
+    steps, anew at every call, so that the schedule has run out when the time has.
+    """
+
+    RESERVE_SECONDS = 3.0  # for the last checkpoint
+
+    def __init__(self, steps: int, minutes: float | None, *, spent: float = 0.0, horizon: float | None = None) -> None:
+        """Starts the clock.
+
+        Args:
+          steps: how many steps to train, when `minutes` is None; else the first guess.
+          minutes: how long to train, time spent before included.
+          spent: seconds that earlier processes of this run trained.
+          horizon: the last value of the process before, for a run in minutes.
+        """
+        self._steps, self._minutes = steps, minutes
+        self._before = spent
+        self._started = time.monotonic()
+        self._horizon = float(steps) if minutes is None or horizon is None else horizon
+        self._marks: list[tuple[int, float]] = []
+
+    @property
+    def spent(self) -> float:
+        """Seconds trained, earlier processes included."""
+        return self._before + time.monotonic() - self._started
+
+    def horizon(self, step: int) -> float:
+        """The step at which the schedule ends, seen from `step`."""
+        if self._minutes is None:
+            return self._horizon
+        self._marks = [*self._marks[-50:], (step, self.spent)]
+        first, last = self._marks[min(3, len(self._marks) - 1)], self._marks[-1]  # the first steps compile
+        if last[0] - first[0] >= 5:
+            pace = (last[1] - first[1]) / (last[0] - first[0])
+            left = self._minutes * 60 - self.RESERVE_SECONDS - self.spent
+            self._horizon = step + max(left, 0) / pace
+        return self._horizon
+
+    def over(self, step: int) -> bool:
+        """Whether to stop before another step."""
+        if self._minutes is None:
+            return step >= self._steps
+        return self.spent >= self._minutes * 60 - self.RESERVE_SECONDS

@@ -1,0 +1,139 @@
+"""Checkpoints of a run: state, averaged parameters, stream position and schedule, saved by Orbax in the background."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding
+
+from maxsearch.errors import MaxsearchError
+from maxsearch.training.state import TrainState
+
+FOLDER = "checkpoints"
+
+
+def placed(abstract: Any, mesh: Mesh) -> Any:
+    """Shapes with concrete shardings, from shapes that know only their layout."""
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec))
+
+    return jax.tree.map(place, abstract)
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    A step's folder appears under its name only when it is complete, so that a process killed in mid-save leaves the
+    step before it as the latest. The averaged parameters are an item of their own: evaluation and export read no other.
+    """
+
+    def __init__(self, run: Path, keep: int = 1, *, create: bool = False) -> None:
+        """Opens RUN/checkpoints.
+
+        Args:
+          run: the run's folder.
+          keep: how many of the latest steps stay.
+          create: whether the folder is made when absent.
+
+        Raises:
+          MaxsearchError: there is no such folder.
+        """
+        folder = (run / FOLDER).absolute()
+        if not create and not folder.is_dir():
+            raise MaxsearchError(f"{run} holds no checkpoints: name a run folder that `maxsearch train` wrote")
+        self._run = run
+        self._manager = ocp.CheckpointManager(
+            folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=create, enable_async_checkpointing=True, cleanup_tmp_directories=create
+            ),
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """The latest complete step, None before the first."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Begins to save; the state may be donated to the next step at once.
+
+        Args:
+          step: updates done.
+          state: all arrays.
+          position: JSON values of the stream and the schedule. The stream must not have been advanced past `step`.
+        """
+        if step == self.latest:
+            return
+        arrays = {"step": state.step, "params": state.params, "moments": state.moments, "key": state.key}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays),
+                ema=ocp.args.StandardSave(state.ema),
+                position=ocp.args.JsonSave(position),
+            ),
+        )
+
+    def restore(self, step: int, abstract: TrainState, mesh: Mesh) -> tuple[TrainState, dict[str, Any]]:
+        """Reads a step onto the mesh, whatever mesh it was saved from.
+
+        Args:
+          step: a complete step.
+          abstract: the state's shapes and layout.
+          mesh: where its arrays go.
+
+        Raises:
+          MaxsearchError: the checkpoint does not fit the model, or cannot be read.
+        """
+        target = placed(abstract, mesh)
+        arrays = {"step": target.step, "params": target.params, "moments": target.moments, "key": target.key}
+        items = self._read(
+            step,
+            state=ocp.args.StandardRestore(arrays),
+            ema=ocp.args.StandardRestore(target.ema),
+            position=ocp.args.JsonRestore(),
+        )
+        return TrainState(ema=items["ema"], **items["state"]), items["position"]
+
+    def restore_ema(self, step: int, abstract: Any, mesh: Mesh) -> Any:
+        """Reads the averaged parameters of a step alone; arguments and errors as for `restore`."""
+        return self._read(step, ema=ocp.args.StandardRestore(placed(abstract, mesh)))["ema"]
+
+    def require(self, step: int | None) -> int:
+        """The step asked for, or the latest.
+
+        Raises:
+          MaxsearchError: it does not exist.
+        """
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise MaxsearchError(f"{self._run} has no complete checkpoint yet: train it first")
+        if step is None:
+            return steps[-1]
+        if step not in steps:
+            raise MaxsearchError(
+                f"{self._run} has no checkpoint of step {step}: choose from {', '.join(map(str, steps))}"
+            )
+        return step
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then releases the threads."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _read(self, step: int, **items: Any) -> dict[str, Any]:
+        try:
+            return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+        except (ValueError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise MaxsearchError(
+                f"checkpoint {step} of {self._run} cannot be read ({reason}): "
+                f"remove the folder {self._run / FOLDER / str(step)} to go back to an earlier one"
+            ) from error

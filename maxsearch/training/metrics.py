@@ -1,0 +1,106 @@
+"""Where a run's numbers go: RUN/metrics.jsonl, TensorBoard files, and a bar or plain lines."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from maxsearch.files import write_bytes
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Drops a torn last line and the lines after `step`, which a killed run wrote and is about to write again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    write_bytes(path, "".join(kept).encode())
+
+
+class MetricWriter:
+    """Writes one object per logged step, in order."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        """Opens the files for appending.
+
+        Args:
+          run: the run's folder.
+          step: updates done so far; what was logged beyond it is dropped.
+        """
+        truncate_metrics(run / METRICS, step)
+        self._lines = (run / METRICS).open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1 if step else None, flush_secs=30)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends one step."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        self._lines.close()
+        self._board.close()
+
+
+class Display:
+    """Shows training on stderr: a bar on a terminal, else a line per logged step."""
+
+    def __init__(self, step: int) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._started, self._first = time.monotonic(), step
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("train"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=None, completed=step)
+
+    def __enter__(self) -> "Display":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, step: int, horizon: float) -> None:
+        """Moves the bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=step, total=max(int(horizon), step))
+
+    def show(self, step: int, horizon: float, values: dict[str, float]) -> None:
+        """Tells the numbers of a logged step."""
+        terms = ", ".join(f"{name[5:]} {value:.3f}" for name, value in values.items() if name.startswith("loss/"))
+        text = f"loss {values['loss']:.4f} ({terms}), {values['examples_per_second']:,.0f} examples/s"
+        if self._bar:
+            self._bar.update(self._task, description=text)
+            return
+        waited = f", waited {100 * values['data_wait']:.1f} % for data" if values["data_wait"] > 0.02 else ""
+        pace = (time.monotonic() - self._started) / max(step - self._first, 1)
+        left = max(horizon - step, 0) * pace
+        print(f"step {step}/{int(horizon)}: {text}{waited}, {left / 60:.1f} min left", file=sys.stderr, flush=True)

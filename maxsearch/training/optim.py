@@ -1,0 +1,100 @@
+"""AdamW with regex parameter groups, warm-up and cosine, and global-norm clipping."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from maxsearch.config import OptimConfig, ParamGroup
+from maxsearch.errors import UsageError
+
+Params = Any
+
+
+def learning_rate(step: Array, horizon: Array, config: OptimConfig) -> Float[Array, ""]:
+    """Linear warm-up, then a cosine from the peak to `final_lr` x the peak.
+
+    Args:
+      step: updates done so far.
+      horizon: the update at which the cosine ends. It is an argument, not a constant, so that a run that is bounded by
+        time can place the end of its schedule as it learns how fast it is.
+      config: peak, warm-up and floor.
+    """
+    step = step.astype(jnp.float32)
+    warm = jnp.minimum(1.0, (step + 1) / max(config.warmup_steps, 1))
+    span = jnp.maximum(horizon.astype(jnp.float32) - config.warmup_steps, 1)
+    progress = jnp.clip((step - config.warmup_steps) / span, 0, 1)
+    cosine = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return config.learning_rate * warm * cosine
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """`query_encoder/blocks/qkv` of a key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def group_of(name: str, groups: tuple[ParamGroup, ...]) -> ParamGroup:
+    """The first group whose pattern is found in the parameter's path.
+
+    Raises:
+      UsageError: no group covers it.
+    """
+    for group in groups:
+        if re.search(group.pattern, name):
+            return group
+    raise UsageError(f"optim.groups: no pattern matches parameter {name}: end the groups with one for '.*'")
+
+
+def per_parameter(params: Params, groups: tuple[ParamGroup, ...], pick: Callable[[ParamGroup], Any]) -> Any:
+    """A tree like `params` of what `pick` reads from each parameter's group."""
+    return jax.tree.map_with_path(lambda path, _: pick(group_of(path_name(path), groups)), params)
+
+
+def check_groups(params: Params, groups: tuple[ParamGroup, ...]) -> None:
+    """Checks that every parameter has a group, every group but the last has a parameter, and something learns.
+
+    Raises:
+      UsageError: one of these does not hold.
+    """
+    names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
+    used = [group_of(name, groups) for name in names]
+    for group in groups[:-1]:
+        if group not in used:
+            raise UsageError(
+                f"optim.groups: pattern {group.pattern!r} decides no parameter, check its spelling and its place"
+            )
+    if all(group.lr is None for group in used):
+        raise UsageError("optim.groups: every parameter is frozen, give some group an lr")
+
+
+def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """Adam's direction for the trainable parameters, with clipping by global norm before it.
+
+    The learning rate, its group factors and the weight decay are applied by `apply_updates`, because they depend on the
+    horizon of the schedule. Frozen parameters keep no moments.
+    """
+
+    def trainable(params: Params) -> Any:
+        return per_parameter(params, config.groups, lambda group: group.lr is not None)
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.masked(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps), trainable),
+    )
+
+
+def apply_updates(params: Params, updates: Params, rate: Float[Array, ""], config: OptimConfig) -> Params:
+    """AdamW's step (Loshchilov & Hutter 2019): decay is decoupled from the gradient and follows the learning rate."""
+
+    def apply(path: tuple[Any, ...], param: Array, update: Array) -> Array:
+        group = group_of(path_name(path), config.groups)
+        if group.lr is None:
+            return param
+        decay = config.weight_decay if group.weight_decay is None else group.weight_decay
+        return param - rate * group.lr * (update + decay * param)
+
+    return jax.tree.map_with_path(apply, params, updates)

@@ -1,0 +1,92 @@
+"""The run folder: resolved config, tokenizer, and the rules for continuing what stands there.
+
+RUN/config.json, RUN/tokenizer/, RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from maxsearch.config import Config
+from maxsearch.data.sources import ExampleSource
+from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokenizer
+from maxsearch.errors import UsageError
+from maxsearch.files import directory_in_place, read_json, write_json
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer"
+
+# What may change when a run is continued, because it does not change what a step computes.
+FREE = ("train.", "mesh.", "data.workers", "data.threads", "data.prefetch", "data.cache_images_mb", "name")
+
+
+def read_config(run: Path) -> Config:
+    """The resolved config of a run.
+
+    Raises:
+      MaxsearchError: the folder is no run folder, or its config does not fit this version.
+    """
+    value = read_json(run / CONFIG, what="run config", remedy="name a run folder that `maxsearch train` wrote")
+    return Config.from_json(value, where=str(run / CONFIG))
+
+
+def settle_config(run: Path, config: Config) -> None:
+    """Writes the config of a new run, or checks that it continues the run that stands there.
+
+    Raises:
+      UsageError: the folder holds something else, or a run with other settings.
+    """
+    if (run / CONFIG).exists():
+        changed = [
+            f"{name} was {old!r} and is now {new!r}"
+            for name, old, new in differences(read_config(run).to_json(), config.to_json())
+            if not name.startswith(FREE)
+        ]
+        if changed:
+            more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise UsageError(
+                f"--run {run} holds a run with other settings ({'; '.join(changed[:3])}{more}): "
+                "repeat the command that began it, or name a new folder"
+            )
+    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
+        raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
+    write_json(run / CONFIG, config.to_json())
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted name, old value, new value) of everything that differs between two JSON objects."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [(prefix, old, new)]
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        found += differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTrainedTokenizerFast:
+    """The run's tokenizer: the one that stands there, or a new one, loaded or trained as the config says.
+
+    Raises:
+      UsageError: the tokenizer cannot be loaded, or has more tokens than the model has embeddings.
+    """
+    folder = run / TOKENIZER
+    if not folder.exists():
+        if config.data.tokenizer:
+            tokenizer = load_tokenizer(Path(config.data.tokenizer))
+        else:
+            tokenizer = train_tokenizer(source.texts(), config.model.vocab_size)
+        if len(tokenizer) > config.model.vocab_size:
+            raise UsageError(
+                f"the tokenizer {config.data.tokenizer} has {len(tokenizer)} tokens and the model "
+                f"{config.model.vocab_size} embeddings: set --model.vocab-size {len(tokenizer)} or more"
+            )
+        with directory_in_place(folder) as draft:
+            save_tokenizer(tokenizer, draft)
+    return load_tokenizer(folder)
+
+
+def with_train(config: Config, **changes: Any) -> Config:
+    """The config with other values in its train section."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))

@@ -1,0 +1,288 @@
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ir_measures
+import jax
+import numpy as np
+import pytest
+from ir_measures import RR, R, nDCG
+from PIL import Image
+from rich.console import Console
+
+from maxsearch.data.records import Product
+from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.evaluation.evaluate import EvaluateOptions, evaluate
+from maxsearch.evaluation.results import Evaluation
+from maxsearch.evaluation.runs import read_run
+from maxsearch.evaluation.table import print_table
+
+COLOURS = ("red", "blue", "green", "black")
+THINGS = ("shoe", "hat", "belt", "shirt", "watch")
+WORDS = COLOURS + THINGS
+WIDTH = 32
+
+
+@dataclass
+class Batch:
+    products: list[Product]
+    p: np.ndarray
+    t: np.ndarray
+    v: np.ndarray
+
+
+class WordEncoder:
+    """One coordinate per known word; the image's vector is the title's, turned round."""
+
+    image_edge = 32
+    fingerprint = "0123456789abcdef"
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
+        vectors = np.zeros((len(queries), WIDTH), np.float32)
+        for vector, text in zip(vectors, queries, strict=True):
+            for word in set(text.split()) & set(WORDS):
+                vector[WORDS.index(word)] = 1
+        return vectors
+
+    def encode_products(self, products: Iterable[Product]) -> Iterator[Batch]:
+        for product in products:
+            self.encoded += 1
+            t = self.encode_queries([product.title])
+            yield Batch([product], 2 * t, t, t[:, ::-1].copy())
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def table(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> EvaluateOptions:
+    """200 products (ten of each colour and thing), and 20 queries with graded judgments."""
+    (tmp_path / "a.png").write_bytes(png())
+    products, judgments = [], []
+    for number in range(200):
+        colour, thing = COLOURS[number % 4], THINGS[number // 4 % 5]
+        products.append({"product_id": f"p{number:03}", "name": f"{colour} {thing}", "image": "a.png"})
+        for query in range(20):
+            same = (COLOURS[query % 4] == colour) + 2 * (THINGS[query // 4] == thing)
+            if same >= 2:
+                judgments.append({"query_id": f"q{query}", "product_id": f"p{number:03}", "grade": same - 1})
+    queries = [{"query_id": f"q{n}", "query": f"{COLOURS[n % 4]} {THINGS[n // 4]}"} for n in range(20)]
+    return EvaluateOptions(
+        products=table(tmp_path / "products.csv", products),
+        queries=table(tmp_path / "queries.csv", queries),
+        qrels=table(tmp_path / "qrels.csv", judgments),
+        columns={"title": "name"},
+        image_dir=tmp_path,
+    )
+
+
+def means(evaluation: Evaluation, name: str) -> dict[str, float]:
+    return {metric: interval.mean for metric, interval in evaluation.row(name).metrics.items()}
+
+
+def append(path: Path, *lines: str) -> None:
+    with path.open("a", newline="") as stream:
+        stream.writelines(f"{line}\r\n" for line in lines)
+
+
+def test_a_perfect_model(options: EvaluateOptions) -> None:
+    evaluation = evaluate(options, WordEncoder())
+    names = ["ours", "ours, text only", "ours, image only", "BM25", "random"]
+    assert [row.name for row in evaluation.rows] == names
+    # Each query has 10 products of grade 2 and 30 of grade 1.
+    assert means(evaluation, "ours") == {"ndcg@10": 1, "recall@10": 0.25, "recall@100": 1, "mrr": 1}
+    assert means(evaluation, "BM25")["ndcg@10"] == 1
+    assert means(evaluation, "random")["ndcg@10"] < 0.5
+    assert means(evaluation, "ours, image only")["ndcg@10"] < 0.5
+    assert evaluation.counts == {
+        "products": 200,
+        "products_rejected": {},
+        "queries": 20,
+        "queries_evaluated": 20,
+        "queries_without_text": 0,
+        "queries_without_judgments": 0,
+        "queries_without_relevant_product": 0,
+        "judged_queries_not_in_queries_file": 0,
+        "judgments": 800,
+        "judgments_of_products_not_in_catalogue": 0,
+    }
+
+
+def test_saved_run_gives_the_same_figures_elsewhere(options: EvaluateOptions, tmp_path: Path) -> None:
+    append(options.products, *(f"x{number},red,a.png" for number in range(40)))  # many equal scores
+    append(options.queries, "extra,red")
+    evaluation = evaluate(replace(options, save_run=tmp_path / "out" / "ours.run"), WordEncoder())
+    qrels: dict[str, dict[str, int]] = {}
+    for row in csv.DictReader(options.qrels.open()):
+        qrels.setdefault(row["query_id"], {})[row["product_id"]] = int(row["grade"])
+    run = list(ir_measures.read_trec_run(str(tmp_path / "out" / "ours.run")))
+    oracles = {"ndcg@10": nDCG(gains={1: 1, 2: 3}) @ 10, "recall@10": R @ 10, "recall@100": R @ 100, "mrr": RR}
+    theirs = ir_measures.calc_aggregate(list(oracles.values()), qrels, run)
+    assert means(evaluation, "ours") == pytest.approx({name: theirs[o] for name, o in oracles.items()}, abs=1e-9)
+    assert read_run(tmp_path / "out" / "ours.run")["extra"][:2] == ["p000", "p004"]  # in the catalogue's order
+
+    again = evaluate(replace(options, compare=[tmp_path / "out" / "ours.run"]), WordEncoder())
+    for metric, values in again.row("ours.run").per_query.items():
+        np.testing.assert_array_equal(values, again.row("ours").per_query[metric])
+
+
+def test_under_an_explicit_mesh(options: EvaluateOptions) -> None:
+    plain = evaluate(options, WordEncoder())
+    kinds = (jax.sharding.AxisType.Explicit,) * 3
+    mesh = jax.make_mesh((1, 1, 1), ("replica", "fsdp", "tensor"), axis_types=kinds, devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        assert evaluate(options, WordEncoder()).to_json() == plain.to_json()
+
+
+def test_what_is_left_out_is_counted(options: EvaluateOptions) -> None:
+    append(options.products, "p000,red shoe again,a.png")
+    append(options.queries, "empty,", "unjudged,red hat", "nothing,red hat", "elsewhere,red hat")
+    append(options.qrels, "empty,p001,2", "nothing,p001,0", "elsewhere,far,2", "q0,far,2", "ghost,p001,1")
+    evaluation = evaluate(options, WordEncoder())
+    assert len(evaluation.queries) == 20
+    assert means(evaluation, "ours")["ndcg@10"] == 1  # a product outside the catalogue is not missed
+    counts = evaluation.counts
+    assert counts["products_rejected"] == {"duplicate_id": 1}
+    assert counts["queries_without_text"] == 1
+    assert counts["queries_without_judgments"] == 1
+    assert counts["queries_without_relevant_product"] == 2
+    assert counts["judged_queries_not_in_queries_file"] == 1
+    assert counts["judgments_of_products_not_in_catalogue"] == 2
+    stream = io.StringIO()
+    print_table(evaluation, Console(file=stream, width=100))
+    assert "2 queries have no relevant product in the catalogue and were left out." in stream.getvalue()
+    assert "duplicate_id 1" in stream.getvalue()
+
+
+def test_relevant_grade(options: EvaluateOptions) -> None:
+    evaluation = evaluate(replace(options, relevant_grade=2), WordEncoder())
+    assert means(evaluation, "ours") == {"ndcg@10": 1, "recall@10": 1, "recall@100": 1, "mrr": 1}
+
+
+def test_compared_run(options: EvaluateOptions, tmp_path: Path) -> None:
+    (tmp_path / "b.run").write_text("q0 Q0 stranger 1 9 t\nq0 Q0 p000 2 8 t\n")
+    evaluation = evaluate(replace(options, compare=[tmp_path / "b.run"]), WordEncoder())
+    row = evaluation.row("b.run")
+    assert row.missing_queries == 19
+    assert row.per_query["mrr"].tolist() == [0.5] + [0] * 19
+    (tmp_path / "c.run").write_text("z Q0 p000 2 8 t\n")
+    encoder = WordEncoder()
+    with pytest.raises(
+        MaxsearchError, match=r"c\.run ranks none of the judged queries: it has z, the judgments have q0"
+    ):
+        evaluate(replace(options, compare=[tmp_path / "c.run"]), encoder)
+    assert encoder.encoded == 0
+
+
+def test_catalogue_smaller_than_k(options: EvaluateOptions, tmp_path: Path) -> None:
+    products = [{"product_id": f"p00{n}", "name": "red shoe", "image": ""} for n in range(3)]
+    few = replace(options, products=table(tmp_path / "few.csv", products), k=500, save_run=tmp_path / "few.run")
+    evaluation = evaluate(few, WordEncoder())
+    assert means(evaluation, "ours")["recall@10"] == 1
+    assert [row.name for row in evaluation.rows] == ["ours", "ours, text only", "BM25", "random"]  # no image at all
+    assert read_run(tmp_path / "few.run")["q0"] == ["p000", "p001", "p002"]
+
+
+def test_json_and_table(options: EvaluateOptions) -> None:
+    evaluation = evaluate(options, WordEncoder())
+    value = json.loads(json.dumps(evaluation.to_json(per_query=True)))
+    ours = value["systems"][0]
+    assert value["kind"] == "maxsearch-evaluation" and value["schema_version"] == 1
+    assert ours["metrics"]["recall@10"] == {"mean": 0.25, "low": 0.25, "high": 0.25}
+    assert ours["per_query"]["mrr"] == [1.0] * 20 and value["queries"][3] == "q3"
+    assert value["settings"]["gain"] == "2^grade - 1"
+    assert value["settings"]["model_fingerprint"] == WordEncoder.fingerprint
+    wide, narrow = io.StringIO(), io.StringIO()
+    print_table(evaluation, Console(file=wide, width=80))
+    print_table(evaluation, Console(file=narrow, width=70))
+    assert wide.getvalue().splitlines()[2].split()[0] == "metric"
+    assert [line.split()[0] for line in wide.getvalue().splitlines() if "1.000" in line] == [
+        "nDCG@10",
+        "1.000-1.000",
+        "recall@100",
+        "1.000-1.000",
+        "MRR",
+        "1.000-1.000",
+    ]
+    assert "ours, image only" in narrow.getvalue() and "…" not in wide.getvalue() + narrow.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "qrels",
+            "query_id,product_id,grade\nq1,other,2\n",
+            "the judgments name other, the catalogue has p000, p001, p002, ...",
+        ),
+        (
+            "qrels",
+            "query_id,product_id,grade\nz1,p001,2\n",
+            "the queries are q0, q1, q2, ..., the judgments are for z1",
+        ),
+        ("qrels", "query_id,product_id,grade\nq1,p001,0\n", "there is nothing to measure; check the grades"),
+        ("queries", "query_id,query\nq1,\n", "there is nothing to measure"),
+        ("products", "product_id,name\n", "holds no product"),
+        ("products", "product_id,name\na,x\na,y\n,z\n", "2 of 3 rows of the products file"),
+    ],
+)
+def test_files_that_do_not_fit_together(options: EvaluateOptions, name: str, text: str, message: str) -> None:
+    getattr(options, name).write_text(text)
+    with pytest.raises(MaxsearchError) as caught:
+        evaluate(options, WordEncoder())
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_bad_rows_name_reason_row_and_flag(options: EvaluateOptions) -> None:
+    append(options.products, *(f"p00{n},again,a.png" for n in range(5)))
+    with pytest.raises(MaxsearchError) as caught:
+        evaluate(options, WordEncoder())
+    assert "5 of 205 rows" in str(caught.value)
+    assert "5 of them for duplicate_id (row 201 repeats the product_id 'p000' of row 1)" in str(caught.value)
+    assert "--max-bad-fraction 0.01" in str(caught.value)
+    assert evaluate(replace(options, max_bad_fraction=0.05), WordEncoder()).counts["products"] == 200
+
+
+def test_missing_title_column_is_told_first(options: EvaluateOptions) -> None:
+    with pytest.raises(UsageError, match="nmae"):
+        evaluate(replace(options, columns={"title": "nmae"}), WordEncoder())
+
+
+def test_identifiers_that_a_run_cannot_hold(options: EvaluateOptions, tmp_path: Path) -> None:
+    append(options.products, "has space,red hat,a.png")
+    with pytest.raises(MaxsearchError, match=r"'has space' holds white space, which a TREC run cannot: .* --save-run"):
+        evaluate(replace(options, save_run=tmp_path / "a.run"), WordEncoder())
+    assert evaluate(options, WordEncoder()).counts["products"] == 201
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 10}, "-k 10 is too few ranks for recall@100"),
+        ({"relevant_grade": 0}, "--relevant-grade 0"),
+        ({"max_bad_fraction": 2.0}, "--max-bad-fraction 2.0"),
+        ({"save_run": Path("/")}, "--save-run / is a folder"),
+    ],
+)
+def test_options_that_cannot_be_used(options: EvaluateOptions, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        replace(options, **change)
+    assert message in str(caught.value)
