@@ -1,9 +1,12 @@
 """The `maxsearch` command: parses, runs one sub-command, and turns every failure into one sentence and an exit code."""
 
+import difflib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import make_dataclass
 from typing import Annotated, Any, Union
 
 # Before the libraries that read them: their start-up chatter says nothing to whoever runs a command.
@@ -19,19 +22,15 @@ from maxsearch.errors import MaxsearchError, UsageError
 
 DESCRIPTION = "Pretrain, prove and serve text-to-multimodal product search."
 
-
-def command_type(preset: Config) -> Any:
-    """The union of all sub-commands; the values of `preset` are the defaults of train's flags."""
-    train = commands.Train(preset=tyro.MISSING, data=tyro.MISSING, run_folder=tyro.MISSING, config=preset)
-    return Union[  # noqa: UP007 - built from values, which the | form of annotations cannot be
-        Annotated[commands.Quickstart, subcommand("quickstart")],
-        Annotated[commands.Prepare, subcommand("prepare")],
-        Annotated[commands.Train, subcommand("train", default=train)],
-        Annotated[commands.Evaluate, subcommand("evaluate")],
-        Annotated[commands.Export, subcommand("export")],
-        Annotated[commands.Index, subcommand("index")],
-        Annotated[commands.Search, subcommand("search")],
-    ]
+COMMANDS: dict[str, Any] = {
+    "quickstart": commands.Quickstart,
+    "prepare": commands.Prepare,
+    "train": commands.Train,
+    "evaluate": commands.Evaluate,
+    "export": commands.Export,
+    "index": commands.Index,
+    "search": commands.Search,
+}
 
 
 def parse(arguments: Sequence[str]) -> Any:
@@ -41,19 +40,35 @@ def parse(arguments: Sequence[str]) -> Any:
       UsageError: the preset does not exist, or a value is refused.
       SystemExit: bad usage (2), or help was asked for (0).
     """
+    name, *rest = arguments or ("",)
+    if name in COMMANDS:
+        # Parsed alone, so that help and suggestions speak of this sub-command only.
+        kind = train_with_preset(rest) if name == "train" else COMMANDS[name]
+        return tyro.cli(kind, prog=f"maxsearch {name}", args=rest)
+    if name and not name.startswith("-"):
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(COMMANDS)}"
+        raise UsageError(f"no sub-command {name!r}: {hint}")
+    every = tuple(Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items())
+    union: Any = Union[every]  # noqa: UP007 - built from values, which the | form of annotations cannot be
+    return tyro.cli(union, prog="maxsearch", description=DESCRIPTION, args=list(arguments))
+
+
+def train_with_preset(arguments: Sequence[str]) -> type[commands.Train]:
+    """Train, whose flags have for defaults the values of the preset that its first word names."""
     preset = Config()
-    if arguments and arguments[0] == "train":
-        names = [word for word in arguments[1:2] if not word.startswith("-")]
-        if names:
-            preset = load_preset(names[0])
-        elif not {"-h", "--help"} & set(arguments):
-            raise UsageError(f"train needs a preset as its first word: choose one of {', '.join(preset_names())}")
-    return tyro.cli(command_type(preset), prog="maxsearch", description=DESCRIPTION, args=list(arguments))
+    if arguments and not arguments[0].startswith("-"):
+        preset = load_preset(arguments[0])
+    elif not {"-h", "--help"} & set(arguments):
+        raise UsageError(f"train needs a preset as its first word: choose one of {', '.join(preset_names())}")
+    fields = [("config", commands.ConfigFlags, preset)]
+    documented = {"__doc__": commands.Train.__doc__}
+    return make_dataclass("Train", fields, bases=(commands.Train,), frozen=True, namespace=documented)
 
 
 def quiet_libraries() -> None:
     """Keeps the libraries' information messages off the terminal; warnings and errors stay."""
-    for name in ("absl", "orbax", "grain", "bm25s", "jax"):
+    for name in ("absl", "orbax", "grain", "jax"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -66,10 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     try:
         parse(words).run()
+        sys.stdout.flush()
+    except commands.Stopped as stopped:
+        print(f"{stopped}; resume with: {shlex.join(['maxsearch', *words])}", flush=True)
     except MaxsearchError as error:
         fail(str(error), error.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        # Whoever read our output has gone. What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         where = f" on {error.filename}" if error.filename else ""

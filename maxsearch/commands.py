@@ -1,7 +1,6 @@
 """The sub-commands: their flags, and the call that each one is. The doc strings are the help texts."""
 
-import shlex
-import sys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,13 @@ from maxsearch.errors import UsageError
 MAP_FIELDS = ("product_id", "title", "image", "variant", "query", "weight", "query_id", "grade")
 
 Mapping = Annotated[tuple[str, ...], arg(metavar="FIELD=COLUMN ...")]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
+ConfigFlags = Annotated[Config, arg(name="")]
+OptionalInt = Annotated[int | None, arg(metavar="INT")]
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A signal ended the command early, everything is saved, and the same command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Prepare:
     """What shoppers did: a table with query, product_id and an optional weight."""
     out: Path
     """The dataset folder to write; an older dataset there is replaced as a whole."""
-    image_dir: Path | None = None
+    image_dir: OptionalPath = None
     """Folder of the pictures when the image column holds paths."""
     map: Mapping = ()
     """Names of columns that differ from the field's: --map title=productDisplayName weight=clicks."""
@@ -66,38 +72,36 @@ class Prepare:
 class Train:
     """Train a preset on a prepared dataset; the same command resumes a run that was stopped."""
 
-    preset: Positional[str]
+    preset: Annotated[Positional[str], arg(metavar="PRESET")]
     """A preset's name, or a Python file with get_config(). Its values are the defaults of the flags below."""
     data: str
     """A folder that `maxsearch prepare` wrote, or tfds:NAME[:SPLIT]."""
     run_folder: Annotated[Path, arg(name="run")]
     """The run's folder: config, tokenizer, checkpoints and metrics."""
-    steps: int | None = None
+    steps: OptionalInt = None
     """Updates to make in all; by default the preset's."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, arg(metavar="FLOAT")] = None
     """Minutes to train in all; the schedule of the learning rate is fitted to the measured pace."""
-    checkpoint_every: int | None = None
+    checkpoint_every: OptionalInt = None
     """Updates between two checkpoints."""
-    log_every: int | None = None
+    log_every: OptionalInt = None
     """Updates between two lines of metrics."""
-    config: Annotated[Config, arg(name="")] = field(default_factory=Config)
+    config: ConfigFlags = field(default_factory=Config)
 
     def run(self) -> None:
         from maxsearch.training.loop import train
 
         if self.steps is not None and self.minutes is not None:
             raise UsageError("--steps and --minutes exclude each other: give one")
-        if self.minutes is not None and self.minutes <= 0:
-            raise UsageError(f"--minutes must be above 0, not {self.minutes}")
+        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
+            raise UsageError(f"--minutes must be a number above 0, not {self.minutes}")
         given = {"steps": self.steps, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every}
         changes = {name: value for name, value in given.items() if value is not None}
         config = replace(self.config, train=replace(self.config.train, **changes))
         result = train(config, self.data, self.run_folder, minutes=self.minutes)
         if result.stopped:
-            print(
-                f"stopped at step {result.step}, checkpoint saved; resume with: {shell(['maxsearch', *sys.argv[1:]])}"
-            )
-        elif result.step == result.resumed_from:
+            raise Stopped(f"stopped at step {result.step}, checkpoint saved")
+        if result.step == result.resumed_from:
             print(f"{self.run_folder} is complete at step {result.step}; for more, raise --steps or --minutes")
         else:
             print(f"{self.run_folder}: {result.step} steps in {result.seconds / 60:.1f} min")
@@ -113,15 +117,15 @@ class Evaluate:
     """Test queries: a table with query_id and query, BEIR's queries.jsonl, or TREC topics (id, tab, text)."""
     qrels: Path
     """Judgments: a table with query_id, product_id and grade, or BEIR's or TREC's qrels."""
-    run_folder: Annotated[Path | None, arg(name="run")] = None
+    run_folder: Annotated[Path | None, arg(name="run", metavar="PATH")] = None
     """A run to evaluate, at its latest checkpoint."""
-    model: Path | None = None
+    model: OptionalPath = None
     """An exported model to evaluate, in place of --run."""
-    step: int | None = None
+    step: OptionalInt = None
     """The run's checkpoint to evaluate."""
     map: Mapping = ()
     """Names of columns that differ from the field's: --map title=title_sparse."""
-    image_dir: Path | None = None
+    image_dir: OptionalPath = None
     """Folder of the pictures when the image column holds paths."""
     k: Annotated[int, arg(aliases=["-k"])] = 100
     """Ranks per query."""
@@ -129,9 +133,9 @@ class Evaluate:
     """Lowest grade that counts as relevant for recall and MRR."""
     compare: Annotated[tuple[Path, ...], arg(metavar="RUN_FILE ...")] = ()
     """TREC run files for the same table."""
-    save_run: Path | None = None
+    save_run: OptionalPath = None
     """Where to write the ranking as a TREC run."""
-    out: Path | None = None
+    out: OptionalPath = None
     """Where to write the figures as JSON."""
     max_bad_fraction: float = 0.01
     """Share of the catalogue's rows that may be unusable."""
@@ -160,6 +164,10 @@ class Evaluate:
         )
         if (self.run_folder is None) == (self.model is None):
             raise UsageError("give the model to evaluate with either --run or --model")
+        if self.step is not None and self.run_folder is None:
+            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
+        if self.out is not None and self.out.is_dir():
+            raise UsageError(f"--out {self.out} is a folder: give the name of a file")
         if self.model is not None:
             encoder = Encoder.from_model(self.model)
         else:
@@ -179,7 +187,7 @@ class Export:
     """The run."""
     out: Path
     """The model folder to write; an older model there is replaced as a whole."""
-    step: int | None = None
+    step: OptionalInt = None
     """Which checkpoint; the latest by default."""
 
     def run(self) -> None:
@@ -202,13 +210,13 @@ class Index:
     """The exported model."""
     out: Path
     """The index folder to write; an older index there is replaced as a whole."""
-    products: Path | None = None
+    products: OptionalPath = None
     """The catalogue, in any format that `prepare` reads."""
-    data: Path | None = None
+    data: OptionalPath = None
     """A prepared dataset whose products are indexed, in place of --products."""
     map: Mapping = ()
     """Names of columns that differ from the field's: --map title=productDisplayName."""
-    image_dir: Path | None = None
+    image_dir: OptionalPath = None
     """Folder of the pictures when the image column holds paths."""
     kind: Literal["auto", "exact", "scann"] = "auto"
     """auto is exact below 20,000 products or where ScaNN is not installed."""
@@ -241,7 +249,7 @@ class Index:
 class Search:
     """Search an index."""
 
-    query: Positional[str]
+    query: Annotated[Positional[str], arg(metavar="QUERY")]
     """What the shopper types."""
     index: Path = Path("index")
     """The index folder."""
@@ -271,7 +279,7 @@ class Quickstart:
     """Folder for data/, run/, model/, index/ and results.json."""
     products: int = 3000
     """Products to draw."""
-    steps: int | None = None
+    steps: OptionalInt = None
     """Updates to make; by default those of the preset."""
     seed: int = 0
     """Of the catalogue and the training."""
@@ -287,8 +295,3 @@ def columns_of(pairs: Sequence[str]) -> dict[str, str]:
     from maxsearch.data.tables import parse_mapping
 
     return parse_mapping(pairs, MAP_FIELDS)
-
-
-def shell(words: Sequence[str]) -> str:
-    """A command as a user would type it."""
-    return shlex.join(words)

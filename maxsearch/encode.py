@@ -152,7 +152,9 @@ class Encoder:
 
     def _queries(self, queries: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         ids, mask = self._query_text(list(queries))
-        size = max(1 << (len(queries) - 1).bit_length(), spec_size(self._mesh, "batch"))
+        # Powers of two, so that few shapes compile, in whole shares of the devices.
+        parts = spec_size(self._mesh, "batch")
+        size = -(-(1 << (len(queries) - 1).bit_length()) // parts) * parts
         with jax.set_mesh(self._mesh):
             vectors = self._query(
                 self.params, put_batch({"ids": padded(ids, size), "mask": padded(mask, size)}, self._mesh)

@@ -1,11 +1,31 @@
-"""Eight simulated devices, and shapes checked in every annotated function."""
+"""Eight simulated devices, shapes checked in every annotated function, and a mesh of one device."""
 
 import os
+from collections.abc import Iterator
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-
-from beartype import BeartypeConf, BeartypeStrategy  # noqa: F401
+import pytest
 from jaxtyping import install_import_hook
 
+# Before anything imports jax or maxsearch.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 install_import_hook("maxsearch", "beartype.beartype")
+
+
+@pytest.fixture
+def one_device() -> Iterator[None]:
+    """The mesh of a laptop is set: every axis has size 1."""
+    from tests.small import set_mesh
+
+    with set_mesh(1, 1, 1):
+        yield
+
+
+@pytest.fixture
+def quick_compile() -> Iterator[None]:
+    """Programs are compiled without most optimizations: small ones take longer to compile than to run."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -13,11 +13,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, Product, unpack_interaction, unpack_product
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json, sha256_of
+from maxsearch.manifest import MANIFEST
 
 T = TypeVar("T")
 
 KIND = "maxsearch-data"
-MANIFEST = "manifest.json"
 REMEDY = "run `maxsearch prepare` again"
 READ_BLOCK = 512  # records that iteration reads at a time
 

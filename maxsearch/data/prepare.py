@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -21,13 +20,14 @@ from maxsearch.data.catalogue import (
     product_columns,
     read_products,
 )
-from maxsearch.data.dataset import KIND, MANIFEST
+from maxsearch.data.dataset import KIND
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, pack_interaction, pack_product
 from maxsearch.data.shards import write_shards
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.tables import read_rows, row_count, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import directory_in_place, write_json
+from maxsearch.manifest import MANIFEST, created_by
 from maxsearch.progress import Progress
 
 T = TypeVar("T")
@@ -209,7 +209,7 @@ def _write_records(
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
-        "created_by": _creator(),
+        "created_by": created_by(),
         "products": products,
         "interactions": interactions
         | {"queries": len({query for query, _ in weights}), "total_weight": math.fsum(weights.values())},
@@ -267,13 +267,6 @@ def _sum_clicks(
             rejections.add(INTERACTIONS_FILE, path, row, bad)
     rejections.check(INTERACTIONS_FILE, path, rows, kept=len(weights))
     return weights
-
-
-def _creator() -> str:
-    try:
-        return f"maxsearch {version('maxsearch')}"
-    except PackageNotFoundError:  # run from its source without an installation
-        return "maxsearch"
 
 
 def _tracked(items: Iterable[T], description: str, path: Path, progress: Progress | None) -> Iterable[T]:

@@ -1,5 +1,6 @@
 """Rankings to compare with: BM25 over the titles, and chance."""
 
+import logging
 from collections.abc import Sequence
 
 import bm25s
@@ -7,6 +8,8 @@ import numpy as np
 import Stemmer
 
 from maxsearch.evaluation.retrieval import Ranking
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import sets DEBUG, which reaches the terminal
 
 
 def bm25(queries: Sequence[str], titles: Sequence[str], k: int) -> Ranking:

@@ -63,11 +63,14 @@ class SearchModel(nnx.Module):
 
     def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
         model = config.model
-        self.query_encoder = TextEncoder(rngs, model.query, model)
-        self.title_encoder = TextEncoder(rngs, model.title, model)
+        # Own weights, one start: a word that training hardly sees still matches itself across the two towers (ours).
+        start = rngs.params()
+        query_rngs, title_rngs = nnx.Rngs(params=start), nnx.Rngs(params=start)
+        self.query_encoder = TextEncoder(query_rngs, model.query, model)
+        self.title_encoder = TextEncoder(title_rngs, model.title, model)
         self.image_encoder = ImageEncoder(rngs, model)
-        self.query_project = Linear(rngs, model.query.width, model.dim)
-        self.title_project = Linear(rngs, model.title.width, model.dim)
+        self.query_project = Linear(query_rngs, model.query.width, model.dim)
+        self.title_project = Linear(title_rngs, model.title.width, model.dim)
         self.image_project = Linear(rngs, model.image.width, model.dim)
         self.title_to_fusion = Linear(rngs, model.title.width, model.fusion.width)
         self.image_to_fusion = Linear(rngs, model.image.width, model.fusion.width)

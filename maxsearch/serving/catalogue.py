@@ -1,5 +1,6 @@
 """The products that an index is built from: a products file, or a prepared dataset."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -29,11 +30,13 @@ def catalogue(
       max_bad_fraction: share of the file's rows that may be unusable.
 
     Raises:
-      UsageError: not exactly one of `products` and `data` is given.
+      UsageError: not exactly one of `products` and `data` is given, or `max_bad_fraction` is no share.
       MaxsearchError: at the end of the file, when too many rows were unusable.
     """
     if (products is None) == (data is None):
         raise UsageError("give the catalogue with either --products or --data")
+    if not 0 <= max_bad_fraction <= 1:
+        raise UsageError(f"--max-bad-fraction {max_bad_fraction} is no share: give a number from 0 to 1")
     if products is not None:
         return _from_file(products, columns, image_dir, edge, max_bad_fraction)
     assert data is not None
@@ -57,3 +60,5 @@ def _from_file(
             f"{bad} of {total} rows of the products file {path} cannot be used (the first: {first}): "
             f"mend the file or raise --max-bad-fraction {max_bad_fraction:g}"
         )
+    if bad:
+        print(f"left out {bad} of {total} rows of {path} that cannot be used (the first: {first})", file=sys.stderr)

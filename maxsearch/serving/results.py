@@ -28,9 +28,11 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool = False, console: Console |
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for name in ("rank", "score", "product"):
         table.add_column(name, justify="right")
-    table.add_column("title")
-    table.add_column("attributes", style="dim")
+    table.add_column("title and attributes")
     for hit in hits:
-        attributes = ", ".join(value for value in hit.attributes.values() if value)
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", Text(hit.product_id), Text(hit.title), Text(attributes))
+        attributes = ", ".join(f"{name} {value}" for name, value in hit.attributes.items() if value)
+        text = Text(hit.title)
+        if attributes:
+            text.append(f"\n{attributes}", style="dim")
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", Text(hit.product_id), text)
     console.print(table)

@@ -1,24 +1,31 @@
 """Checkpoints of a run: state, averaged parameters, stream position and schedule, saved by Orbax in the background."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from maxsearch.errors import MaxsearchError
 from maxsearch.training.state import TrainState
 
 FOLDER = "checkpoints"
+OCDBT = "manifest.ocdbt"
+POSITION = {"stream", "seconds", "horizon"}
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run folder holds a complete step; unfinished ones have longer names."""
+    return any(path.name.isdecimal() for path in (run / FOLDER).glob("*"))
 
 
 def placed(abstract: Any, mesh: Mesh) -> Any:
     """Shapes with concrete shardings, from shapes that know only their layout."""
 
     def place(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec))
+        layout = leaf.sharding.spec if leaf.sharding else PartitionSpec()  # a scalar may come without one
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, layout))
 
     return jax.tree.map(place, abstract)
 
@@ -63,7 +70,8 @@ class Checkpoints:
         Args:
           step: updates done.
           state: all arrays.
-          position: JSON values of the stream and the schedule. The stream must not have been advanced past `step`.
+          position: JSON values of the stream and the schedule, by the names in `POSITION`. The stream must not have
+            been advanced past `step`.
         """
         if step == self.latest:
             return
@@ -130,10 +138,18 @@ class Checkpoints:
 
     def _read(self, step: int, **items: Any) -> dict[str, Any]:
         try:
-            return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
-        except (ValueError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            for name in items.keys() - {"position"}:
+                # Orbax would tell of each array that it misses, on stderr.
+                if not (self._run / FOLDER / str(step) / name / OCDBT).is_file():
+                    raise FileNotFoundError(f"{name}/{OCDBT} is missing")
+            found = dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+            position = found.get("position", dict.fromkeys(POSITION))
+            if not isinstance(position, dict) or not position.keys() >= POSITION:
+                raise ValueError(f"position lacks one of {', '.join(sorted(POSITION))}")
+            return found
+        except Exception as error:  # TensorStore raises plain Exception for a file that is cut short
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise MaxsearchError(
-                f"checkpoint {step} of {self._run} cannot be read ({reason}): "
+                f"checkpoint {step} of {self._run} cannot be read ({lines[0][:200]}): "
                 f"remove the folder {self._run / FOLDER / str(step)} to go back to an earlier one"
             ) from error

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ from maxsearch.training.budget import Budget
 from maxsearch.training.checkpoint import Checkpoints
 from maxsearch.training.metrics import Display, MetricWriter
 from maxsearch.training.optim import check_groups, make_optimizer
-from maxsearch.training.run_folder import settle_config, settle_tokenizer
+from maxsearch.training.run_folder import alone, require_run_folder, settle_config, settle_tokenizer
 from maxsearch.training.state import TrainState, abstract_state, init_state
 from maxsearch.training.step import make_step
 
@@ -119,14 +119,18 @@ def train(config: Config, data: str, run: Path, *, minutes: float | None = None)
             f"--data.batch-size {config.data.batch_size} must be a multiple of the {parts} batch shards of the mesh"
         )
 
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), ExitStack() as cleanup:
         optimizer = make_optimizer(config.optim)
         abstract = abstract_state(config, optimizer)
         check_groups(abstract.params, config.optim.groups)
+        require_run_folder(run)
+        cleanup.enter_context(alone(run))
         settle_config(run, config)
         tokenizer = settle_tokenizer(run, config, source)
         stream = open_stream(source, tokenizer, config)
+        cleanup.callback(stream.close)
         checkpoints = Checkpoints(run, config.train.keep_checkpoints, create=True)
+        cleanup.callback(checkpoints.close)
 
         resumed_from = checkpoints.latest
         if resumed_from is None:
@@ -137,15 +141,15 @@ def train(config: Config, data: str, run: Path, *, minutes: float | None = None)
             stream.restore(position["stream"])
         spent = position["seconds"] + time.monotonic() - started
         budget = Budget(config.train.steps, minutes, spent=spent, horizon=position["horizon"])
+        if resumed_from is None and budget.over(0):
+            raise UsageError(f"--minutes {minutes} are over before the first step, at {spent:.0f} s: give more")
 
-        with stopping() as stop, Display(resumed_from or 0) as display:
-            writer = MetricWriter(run, resumed_from or 0)
-            try:
-                return Run(config, state, stream, checkpoints, writer, display, budget, resumed_from).go(stop)
-            finally:
-                writer.close()
-                stream.close()
-                checkpoints.close()
+        writer = MetricWriter(run, resumed_from or 0)
+        cleanup.callback(writer.close)
+        display = cleanup.enter_context(Display(resumed_from or 0))
+        stop = cleanup.enter_context(stopping())
+        epochs = config.data.batch_size / len(source)
+        return Run(config, state, stream, epochs, checkpoints, writer, display, budget, resumed_from).go(stop)
 
 
 @contextmanager
@@ -155,28 +159,33 @@ def stopping() -> Iterator[list[int]]:
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, old[signal.Signals(number)])
+        as_before()
+
+    def as_before() -> None:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
     old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        as_before()
 
 
 @dataclass
 class Run:
-    """One process's part of a run, from its first step to its last."""
+    """One process's part of a run, from its first step to its last; a step draws `epochs` of the data."""
 
     config: Config
     state: TrainState
     stream: Stream
+    epochs: float
     checkpoints: Checkpoints
     writer: MetricWriter
     display: Display
     budget: Budget
     resumed_from: int | None
+    _marked: tuple[int, float, float] | None = None
 
     def go(self, stop: list[int]) -> TrainResult:
         """Steps until the budget is spent or a signal came."""
@@ -184,12 +193,14 @@ class Run:
         train_step = make_step(self.config, make_optimizer(self.config.optim))
         step, every = self.resumed_from or 0, self.config.train
         behind: tuple[int, dict[str, jax.Array], float] | None = None
-        self._mark(step)
+        self._announce(step)
 
         while not stop and not self.budget.over(step):
             horizon = self.budget.horizon(step)
             batch = put_batch(next(self.stream), mesh)
             self.state, metrics = train_step(self.state, batch, jnp.float32(horizon))
+            if not self._marked:
+                self._mark(step)  # the time that compiling took is not the pace of training
             # The numbers of the step before are read only now that the device has its next work.
             if behind:
                 self._report(*behind)
@@ -210,20 +221,30 @@ class Run:
         position = {"stream": self.stream.state(), "seconds": self.budget.spent, "horizon": horizon}
         self.checkpoints.save(step, self.state, position)
 
+    def _announce(self, step: int) -> None:
+        if self.resumed_from is not None:
+            self.display.say(f"resuming at step {step}")
+        if not self.budget.over(step):
+            parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
+            devices = jax.sharding.get_mesh().size
+            where = "one device" if devices == 1 else f"{devices} devices"
+            self.display.say(f"compiling the step: {parameters:,} parameters on {where}")
+
     def _mark(self, step: int) -> None:
-        self._marked_step, self._marked_time, self._marked_wait = step, time.monotonic(), self.stream.wait_seconds
+        self._marked = (step, time.monotonic(), self.stream.wait_seconds)
 
     def _report(self, step: int, metrics: dict[str, jax.Array], horizon: float, *, last: bool = False) -> None:
         if not bool(metrics["finite"]):
             self._refuse(step, metrics)
         if step % self.config.train.log_every and not last:
             return
-        seconds = max(time.monotonic() - self._marked_time, 1e-9)
+        marked_step, marked_time, marked_wait = self._marked or (step, time.monotonic(), self.stream.wait_seconds)
+        seconds = max(time.monotonic() - marked_time, 1e-9)
         values = {name: float(np.asarray(value)) for name, value in metrics.items() if name != "finite"}
         values |= {
-            "examples_per_second": (step - self._marked_step) * self.config.data.batch_size / seconds,
-            "data_wait": (self.stream.wait_seconds - self._marked_wait) / seconds,
-            "epoch": self.stream.epoch,
+            "examples_per_second": (step - marked_step) * self.config.data.batch_size / seconds,
+            "data_wait": (self.stream.wait_seconds - marked_wait) / seconds,
+            "epoch": step * self.epochs,  # the stream may be further
             "undecodable_images": float(self.stream.undecodable),
             "seconds": self.budget.spent,
         }
@@ -236,6 +257,6 @@ class Run:
         back = f"the last checkpoint is step {saved}" if saved is not None else "no checkpoint was saved yet"
         raise MaxsearchError(
             f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
-            f"{float(metrics['gradient_norm'])}, so the update was not made; {back}: lower --optim.learning-rate or "
-            "--optim.clip-norm, or look for extreme weights in the data"
+            f"{float(metrics['gradient_norm'])}, so the update was not made; {back}: begin a new run with a lower "
+            "--optim.learning-rate or --optim.clip-norm, or look for extreme weights in the data"
         )

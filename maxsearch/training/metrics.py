@@ -11,9 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from maxsearch.files import write_bytes
-
-METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
+from maxsearch.training.run_folder import METRICS, TENSORBOARD
 
 
 def truncate_metrics(path: Path, step: int) -> None:
@@ -43,7 +41,7 @@ class MetricWriter:
         """
         truncate_metrics(run / METRICS, step)
         self._lines = (run / METRICS).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1 if step else None, flush_secs=30)
+        self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1, flush_secs=30)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Appends one step."""
@@ -64,7 +62,7 @@ class Display:
     def __init__(self, step: int) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
-        self._started, self._first = time.monotonic(), step
+        self._first: tuple[int, float] | None = None
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("train"),
@@ -88,8 +86,14 @@ class Display:
         if self._bar:
             self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """Tells what is going on."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def advance(self, step: int, horizon: float) -> None:
         """Moves the bar."""
+        if self._first is None:
+            self._first = (step, time.monotonic())  # the first step of the process compiles and tells nothing of pace
         if self._bar:
             self._bar.update(self._task, completed=step, total=max(int(horizon), step))
 
@@ -101,6 +105,8 @@ class Display:
             self._bar.update(self._task, description=text)
             return
         waited = f", waited {100 * values['data_wait']:.1f} % for data" if values["data_wait"] > 0.02 else ""
-        pace = (time.monotonic() - self._started) / max(step - self._first, 1)
-        left = max(horizon - step, 0) * pace
-        print(f"step {step}/{int(horizon)}: {text}{waited}, {left / 60:.1f} min left", file=sys.stderr, flush=True)
+        left = ""
+        if self._first and step > self._first[0]:
+            pace = (time.monotonic() - self._first[1]) / (step - self._first[0])
+            left = f", {max(horizon - step, 0) * pace / 60:.1f} min left"
+        print(f"step {step}/{int(horizon)}: {text}{waited}{left}", file=sys.stderr, flush=True)

@@ -75,16 +75,22 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """Adam's direction for the trainable parameters, with clipping by global norm before it.
 
     The learning rate, its group factors and the weight decay are applied by `apply_updates`, because they depend on the
-    horizon of the schedule. Frozen parameters keep no moments.
+    horizon of the schedule. Frozen parameters keep no moments and do not count in the norm.
     """
 
     def trainable(params: Params) -> Any:
         return per_parameter(params, config.groups, lambda group: group.lr is not None)
 
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.masked(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps), trainable),
-    )
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    return optax.masked(optax.chain(clip, optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)), trainable)
+
+
+def gradient_norm(gradients: Params, groups: tuple[ParamGroup, ...]) -> Float[Array, ""]:
+    """Global norm of what learns; the compiler then leaves out the backward pass of what is frozen."""
+    learning = per_parameter(gradients, groups, lambda group: group.lr is not None)
+    used = [gradient for gradient, learns in zip(*map(jax.tree.leaves, (gradients, learning)), strict=True) if learns]
+    norm: Array = optax.tree.norm(used)
+    return norm
 
 
 def apply_updates(params: Params, updates: Params, rate: Float[Array, ""], config: OptimConfig) -> Params:

@@ -3,7 +3,9 @@
 RUN/config.json, RUN/tokenizer/, RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/.
 """
 
-import dataclasses
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ from maxsearch.data.sources import ExampleSource
 from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokenizer
 from maxsearch.errors import UsageError
 from maxsearch.files import directory_in_place, read_json, write_json
+from maxsearch.training.checkpoint import FOLDER, has_checkpoint
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+LOCK = ".lock"
 
 # What may change when a run is continued, because it does not change what a step computes.
 FREE = ("train.", "mesh.", "data.workers", "data.threads", "data.prefetch", "data.cache_images_mb", "name")
@@ -32,13 +38,48 @@ def read_config(run: Path) -> Config:
     return Config.from_json(value, where=str(run / CONFIG))
 
 
+def require_run_folder(run: Path) -> None:
+    """Refuses a path where a run can neither begin nor go on.
+
+    Raises:
+      UsageError: a file stands there, or a folder with other content.
+    """
+    if not run.exists() or ((run / CONFIG).exists() and has_checkpoint(run)):
+        return
+    # Of a run that was broken off early some parts may stand there, and hidden drafts of files.
+    parts = {CONFIG, TOKENIZER, FOLDER, METRICS, TENSORBOARD}
+    if not run.is_dir() or any(path.name not in parts and path.name[0] != "." for path in run.iterdir()):
+        raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Keeps a second process of this machine out of the run folder, which is made when absent.
+
+    Raises:
+      UsageError: one is at work there.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"--run {run} is in use by another process: wait until it ends, or name a new folder"
+            ) from None
+        yield
+
+
 def settle_config(run: Path, config: Config) -> None:
     """Writes the config of a new run, or checks that it continues the run that stands there.
+
+    A run that was broken off before its first checkpoint has nothing to continue and begins anew.
 
     Raises:
       UsageError: the folder holds something else, or a run with other settings.
     """
-    if (run / CONFIG).exists():
+    require_run_folder(run)
+    if has_checkpoint(run):
         changed = [
             f"{name} was {old!r} and is now {new!r}"
             for name, old, new in differences(read_config(run).to_json(), config.to_json())
@@ -50,8 +91,6 @@ def settle_config(run: Path, config: Config) -> None:
                 f"--run {run} holds a run with other settings ({'; '.join(changed[:3])}{more}): "
                 "repeat the command that began it, or name a new folder"
             )
-    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
-        raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
     write_json(run / CONFIG, config.to_json())
 
 
@@ -66,13 +105,13 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, An
 
 
 def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTrainedTokenizerFast:
-    """The run's tokenizer: the one that stands there, or a new one, loaded or trained as the config says.
+    """The run's tokenizer: that of the run that is continued, or a new one, loaded or trained as the config says.
 
     Raises:
       UsageError: the tokenizer cannot be loaded, or has more tokens than the model has embeddings.
     """
     folder = run / TOKENIZER
-    if not folder.exists():
+    if not has_checkpoint(run):
         if config.data.tokenizer:
             tokenizer = load_tokenizer(Path(config.data.tokenizer))
         else:
@@ -85,8 +124,3 @@ def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTra
         with directory_in_place(folder) as draft:
             save_tokenizer(tokenizer, draft)
     return load_tokenizer(folder)
-
-
-def with_train(config: Config, **changes: Any) -> Config:
-    """The config with other values in its train section."""
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Int, Key, PRNGKeyArray
 
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
@@ -27,11 +27,11 @@ class TrainState:
       key: root of all randomness of the model; each step folds its number in.
     """
 
-    step: Int[Array, ""]
+    step: Int[Any, ""]
     params: Any
     ema: Any
     moments: Any
-    key: PRNGKeyArray
+    key: Key[Any, ""]
 
 
 def model_graph(config: Config) -> Any:

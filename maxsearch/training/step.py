@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from maxsearch.config import Config
 from maxsearch.losses.total import total_loss
-from maxsearch.training.optim import apply_updates, learning_rate
+from maxsearch.training.optim import apply_updates, gradient_norm, learning_rate
 from maxsearch.training.state import TrainState, model_graph
 
 Batch = dict[str, Array]
@@ -46,7 +46,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
             return loss_and_metrics(graph, config, params, batch, key)
 
         (loss, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        norm = optax.global_norm(gradients)
+        norm = gradient_norm(gradients, config.optim.groups)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, moments = optimizer.update(gradients, state.moments, state.params)
         rate = learning_rate(state.step, horizon, config.optim)
@@ -55,7 +55,8 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         decay = jnp.minimum(config.optim.ema_decay, (1 + state.step) / (10 + state.step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
         after = TrainState(step=state.step + 1, params=params, ema=ema, moments=moments, key=state.key)
-        state = jax.lax.cond(finite, lambda: after, lambda: state)
+        # A select fuses into the update; a conditional would copy the whole state.
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return state, {"loss": loss, **metrics, "gradient_norm": norm, "learning_rate": rate, "finite": finite}
 
     return jax.jit(step, donate_argnums=0)
