@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maxsearch.config import Config, load_preset
+from maxsearch.config import Config
 from maxsearch.mesh import make_mesh, put_batch
+from maxsearch.presets import load_preset
 from maxsearch.training.optim import make_optimizer
 from maxsearch.training.state import init_state
 from maxsearch.training.step import make_step

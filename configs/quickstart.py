@@ -30,6 +30,6 @@ def get_config() -> Config:
             fusion=FusionConfig(width=128),
         ),
         data=DataConfig(batch_size=256, augment=Augment(scale=(0.8, 1.0))),
-        optim=OptimConfig(learning_rate=1e-3, warmup_steps=50, ema_decay=0.995),
+        optim=OptimConfig(learning_rate=3e-3, warmup_steps=50, ema_decay=0.995),
         train=TrainConfig(steps=400, log_every=20, checkpoint_every=200),
     )

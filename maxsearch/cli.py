@@ -17,8 +17,9 @@ import tyro
 from tyro.conf import subcommand
 
 from maxsearch import __version__, commands
-from maxsearch.config import Config, load_preset, preset_names
+from maxsearch.config import Config
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.presets import load_preset, preset_names
 
 DESCRIPTION = "Pretrain, prove and serve text-to-multimodal product search."
 

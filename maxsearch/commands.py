@@ -287,6 +287,8 @@ class Quickstart:
     def run(self) -> None:
         from maxsearch.quickstart import quickstart
 
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"--steps must be at least 1, not {self.steps}")
         quickstart(self.out, products=self.products, steps=self.steps, seed=self.seed)
 
 

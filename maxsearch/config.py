@@ -1,14 +1,11 @@
-"""One frozen, validated description of a run. Presets live in configs/*.py as get_config() -> Config."""
+"""One frozen, validated description of a run."""
 
 import dataclasses
-import difflib
 import hashlib
-import importlib.util
 import json
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import dacite
@@ -19,6 +16,15 @@ from maxsearch.errors import UsageError
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise UsageError(message)
+
+
+def _require_transformer(where: str, tower: "TextConfig | ImageConfig | FusionConfig") -> None:
+    heads, width = tower.heads, tower.width
+    _require(heads >= 1, f"{where}: heads must be at least 1, not {heads}")
+    _require(width >= 1 and width % heads == 0, f"{where}: width must be a multiple of heads {heads}, not {width}")
+    _require(tower.depth >= 0, f"{where}: depth must not be negative, not {tower.depth}")
+    _require(tower.mlp_ratio * width >= 1, f"{where}: mlp_ratio leaves the MLP no width, {tower.mlp_ratio}")
+    _require(0 <= tower.dropout < 1, f"{where}: dropout must lie in [0, 1), not {tower.dropout}")
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,10 @@ class TextConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        _require_transformer("model.query or model.title", self)
         _require(
-            self.width % self.heads == 0, f"model text width {self.width} must be a multiple of heads {self.heads}"
+            self.max_tokens >= 1, f"model.query or model.title: max_tokens must be at least 1, not {self.max_tokens}"
         )
-        _require(self.max_tokens >= 1, f"model text max_tokens must be at least 1, not {self.max_tokens}")
-        _require(0 <= self.dropout < 1, f"model text dropout must lie in [0, 1), not {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,12 @@ class ImageConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        _require_transformer("model.image", self)
+        _require(self.patch >= 1, f"model.image: patch must be at least 1, not {self.patch}")
+        _require(self.stem_width >= 1, f"model.image: stem_width must be at least 1, not {self.stem_width}")
         _require(
             all(edge % self.patch == 0 and edge > 0 for edge in self.size),
-            f"model.image.size {self.size} must be multiples of patch {self.patch}",
-        )
-        _require(
-            self.width % self.heads == 0, f"model.image: width {self.width} must be a multiple of heads {self.heads}"
+            f"model.image: size {self.size} must be multiples of patch {self.patch}",
         )
         _require(
             self.stem == "patch" or (self.patch >= 4 and math.log2(self.patch).is_integer()),
@@ -92,9 +97,7 @@ class FusionConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(
-            self.width % self.heads == 0, f"model.fusion: width {self.width} must be a multiple of heads {self.heads}"
-        )
+        _require_transformer("model.fusion", self)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ class ModelConfig:
     unroll: int = 0
 
     def __post_init__(self) -> None:
+        _require(self.dim >= 1, f"model.dim must be at least 1, not {self.dim}")
         _require(self.vocab_size >= 64, f"model.vocab_size must be at least 64, not {self.vocab_size}")
+        _require(self.unroll >= 0, f"model.unroll must not be negative, not {self.unroll}")
 
 
 @dataclass(frozen=True)
@@ -317,6 +322,7 @@ class Config:
         Raises:
           UsageError: an unknown field, or a value of the wrong type.
         """
+        _require(isinstance(value, dict), f"{where} holds no config: it must be a JSON object")
         try:
             return dacite.from_dict(cls, value, dacite.Config(strict=True, cast=[tuple, float]))
         except dacite.DaciteError as error:
@@ -325,40 +331,3 @@ class Config:
     def fingerprint(self) -> str:
         """Hex SHA-256 over every value."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
-
-
-def _preset_folder() -> Path:
-    installed = Path(__file__).parent / "configs"  # a wheel carries configs/ inside the package
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that come with maxsearch."""
-    return sorted(path.stem for path in _preset_folder().glob("*.py") if not path.name.startswith("_"))
-
-
-def load_preset(name: str) -> Config:
-    """Loads a preset by name, or a Python file that defines get_config() -> Config.
-
-    Raises:
-      UsageError: no such preset or file, or it returns no Config.
-    """
-    path = Path(name) if name.endswith(".py") else _preset_folder() / f"{name}.py"
-    if not path.is_file():
-        close = difflib.get_close_matches(name, preset_names(), n=1)
-        hint = (
-            f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(preset_names())}, or give a .py file"
-        )
-        raise UsageError(f"no preset {name!r}: {hint}")
-    spec = importlib.util.spec_from_file_location(f"maxsearch_preset_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, TypeError) as error:
-        raise UsageError(f"preset {path} cannot be loaded: {error}") from None
-    get_config = getattr(module, "get_config", None)
-    config = get_config() if callable(get_config) else None
-    if not isinstance(config, Config):
-        raise UsageError(f"preset {path} must define get_config() that returns a maxsearch.config.Config")
-    return config

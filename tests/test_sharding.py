@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
-from maxsearch.config import Config, load_preset, preset_names
+from maxsearch.config import Config
 from maxsearch.errors import UsageError
 from maxsearch.losses.total import total_loss
 from maxsearch.mesh import AXES, spec
+from maxsearch.presets import load_preset, preset_names
 from maxsearch.training.optim import make_optimizer
 from maxsearch.training.state import TrainState, abstract_state, init_state
 from maxsearch.training.step import make_step

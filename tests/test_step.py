@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from maxsearch.config import Config, OptimConfig, ParamGroup
+from maxsearch.losses.total import total_loss
 from maxsearch.training.optim import learning_rate, make_optimizer
 from maxsearch.training.state import TrainState, init_state, model_graph
 from maxsearch.training.step import loss_and_metrics, make_step
@@ -131,15 +132,27 @@ def test_a_bad_batch_leaves_every_bit_and_training_goes_on_as_if_it_had_not_been
     assert bits(state) != before
 
 
-def test_a_finite_loss_with_a_gradient_that_is_not_changes_nothing(step):
+def test_a_finite_loss_with_a_gradient_that_is_not_changes_nothing(one_device, monkeypatch):
+    def with_a_root_of_zero(outputs, batch, config):
+        loss, terms = total_loss(outputs, batch, config)
+        return loss + jnp.sqrt(0 * outputs.logit_scale), terms
+
+    monkeypatch.setattr("maxsearch.training.step.total_loss", with_a_root_of_zero)
     state = fresh()
-    # e^1000 overflows before it is bounded by max_scale, so that only its derivative is not a number.
-    state.params["logit_scale"] = state.params["logit_scale"] + 1000
     before = bits(state)
-    state, metrics = step(state, batches(1)[0], HORIZON)
+    state, metrics = make_step(CONFIG, make_optimizer(CONFIG.optim))(state, batches(1)[0], HORIZON)
     assert np.isfinite(metrics["loss"])
     assert not metrics["finite"]
     assert bits(state) == before
+
+
+def test_the_logit_scale_stays_within_its_bound_and_can_come_back(step):
+    state = fresh()
+    bound = np.float32(np.log(CONFIG.loss.max_scale))
+    state.params["logit_scale"] = jnp.full_like(state.params["logit_scale"], bound + 1)
+    state, metrics = step(state, batches(1)[0], HORIZON)
+    assert metrics["logit_scale"] > CONFIG.loss.max_scale
+    assert state.params["logit_scale"] <= bound
 
 
 def test_the_step_compiles_once_and_its_state_is_donated(step):

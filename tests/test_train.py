@@ -49,11 +49,12 @@ def test_config_is_saved_resolved() -> None:
 
 def test_the_loss_falls(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    tiny.quiet(*tiny.train_words(run, "--steps", 60, "--log-every", 10, "--checkpoint-every", 1000))
+    tiny.quiet(*tiny.train_words(run, "--steps", 155, "--log-every", 10, "--checkpoint-every", 1000))
     lines = tiny.metrics(run)
-    assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
-    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["60"]
+    assert [line["step"] for line in lines] == [*range(10, 151, 10), 155]
+    first, last = (sum(line["loss"] for line in part) / 5 for part in (lines[:5], lines[-5:]))
+    assert last < 0.95 * first
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["155"]
 
 
 def test_a_complete_run_says_so_and_goes_on_with_more_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

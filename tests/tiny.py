@@ -16,8 +16,9 @@ import jax
 import pytest
 
 from maxsearch.cli import main
-from maxsearch.config import Config, load_preset
+from maxsearch.config import Config
 from maxsearch.data.synthetic import write_catalogue
+from maxsearch.presets import load_preset
 
 PRESET = """
 from maxsearch.config import Augment, Config, DataConfig, FusionConfig, ImageConfig, ModelConfig, OptimConfig

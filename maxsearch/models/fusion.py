@@ -2,9 +2,10 @@
 
 It never sees the query, so that the vector can be indexed.
 
-B batch, T words, P patches, D fusion width, E size of the compared vectors.
+B batch, T tokens, D fusion width, E size of the compared vectors.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import jax
@@ -16,34 +17,45 @@ from maxsearch.config import ModelConfig
 from maxsearch.models.layers import Linear, Norm, Transformer, constant, masked_mean
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Tokens:
+    """Token states of one modality, and which of them are real."""
+
+    states: Float[Array, "B T D"]
+    mask: Bool[Array, "B T"]
+
+
 class Fusion(Protocol):
     """What every fusion tower answers."""
 
     def __call__(
         self,
-        words: Float[Array, "B T D"],
-        words_mask: Bool[Array, "B T"],
-        patches: Float[Array, "B P D"],
-        patches_mask: Bool[Array, "B P"],
+        words: Tokens,
+        patches: Tokens,
+        title: Float[Array, "B E"],
+        image: Float[Array, "B E"],
         present: Bool[Array, "B 2"],
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B E"], Float[Array, "B 2"]]:
         """The unnormalised product vector, and how much title and image weigh in it (rows sum to 1).
 
         Args:
-          words, words_mask: the title's token states and which of them are real; a missing title is one null token.
-          patches, patches_mask: the same of the image.
+          words, patches: token states of both modalities in the tower's width; a missing one is one null token.
+          title, image: the unit vectors of each modality alone.
           present: whether the product has a title, and an image; a missing one weighs 0.
           key: turns dropout on.
         """
 
 
 class GatedFusion(nnx.Module):
-    """Joint transformer blocks (when depth is above 0), then a weighted sum of both modalities and a joint residual.
+    """A weighted sum of both modalities' vectors, and a residual of both together.
 
-    The weights are a softmax over an MLP of both pooled vectors, product by product: (a_t, a_v) of MAKE's modal
-    adaptation as we construct it (ours; the paper's equations are not public). The residual, an MLP of both, carries
-    what neither modality says alone (ours).
+    The weights are (a_t, a_v) = softmax(MLP[t; v]), product by product: MAKE's modal adaptation as we construct it
+    (ours; the paper's equations are not public). What is summed are the very vectors that the query is compared with
+    one by one, so that the sum starts as good as they are (ours). The residual, an MLP of both, carries what neither
+    says alone (ours).
+    With `depth` above 0, words and patches read one another in joint transformer blocks before the MLPs see them.
     """
 
     def __init__(self, rngs: nnx.Rngs, model: ModelConfig) -> None:
@@ -66,28 +78,27 @@ class GatedFusion(nnx.Module):
         self.residual_in = Linear(rngs, 2 * D, 2 * D)
         self.residual_out = Linear(rngs, 2 * D, model.dim)
         self.residual_scale = constant((), (), 0.0)
-        self.project = Linear(rngs, D, model.dim)
 
     def __call__(
         self,
-        words: Float[Array, "B T D"],
-        words_mask: Bool[Array, "B T"],
-        patches: Float[Array, "B P D"],
-        patches_mask: Bool[Array, "B P"],
+        words: Tokens,
+        patches: Tokens,
+        title: Float[Array, "B E"],
+        image: Float[Array, "B E"],
         present: Bool[Array, "B 2"],
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B E"], Float[Array, "B 2"]]:
         """See Fusion."""
-        T = words.shape[1]
-        kinds = self.modality[...].astype(words.dtype)
-        tokens = jnp.concatenate([words + kinds[0], patches + kinds[1]], axis=1)
-        mask = jnp.concatenate([words_mask, patches_mask], axis=1)
+        T = words.mask.shape[1]
+        kinds = self.modality[...].astype(words.states.dtype)
+        tokens = jnp.concatenate([words.states + kinds[0], patches.states + kinds[1]], axis=1)
+        mask = jnp.concatenate([words.mask, patches.mask], axis=1)
         tokens = self.norm(self.blocks(tokens, mask, key))
-        title = masked_mean(tokens[:, :T], words_mask)
-        image = masked_mean(tokens[:, T:], patches_mask)
-        both = jnp.concatenate([title, image], axis=-1)
+        both = jnp.concatenate(
+            [masked_mean(tokens[:, :T], words.mask), masked_mean(tokens[:, T:], patches.mask)], axis=-1
+        )
         logits = self.gate_out(jax.nn.gelu(self.gate_in(both))).astype(jnp.float32)
         weights = jax.nn.softmax(jnp.where(present, logits, -1e30), axis=-1)
-        mixed = weights[:, :1].astype(title.dtype) * title + weights[:, 1:].astype(image.dtype) * image
-        residual = self.residual_out(jax.nn.gelu(self.residual_in(both)))
-        return self.project(mixed) + self.residual_scale[...].astype(mixed.dtype) * residual, weights
+        residual = self.residual_out(jax.nn.gelu(self.residual_in(both))).astype(jnp.float32)
+        mixed = weights[:, :1] * title + weights[:, 1:] * image
+        return mixed + self.residual_scale[...] * residual, weights

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from maxsearch.config import Config
 from maxsearch.mesh import spec
-from maxsearch.models.fusion import GatedFusion
+from maxsearch.models.fusion import GatedFusion, Tokens
 from maxsearch.models.layers import Linear, constant, l2_normalize, masked_mean, normal
 from maxsearch.models.text import TextEncoder
 from maxsearch.models.vision import ImageEncoder
@@ -80,7 +80,6 @@ class SearchModel(nnx.Module):
         self.logit_scale = constant((), (), math.log(config.loss.scale))
         # SigLIP: at the start almost every pair is a negative, and the bias says so.
         self.logit_bias = constant((), (), -10.0)
-        self._max_scale = config.loss.max_scale
 
     def encode_query(
         self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None
@@ -105,20 +104,17 @@ class SearchModel(nnx.Module):
         patches = self.image_encoder(image, keys[1])
         all_patches = jnp.ones(patches.shape[:2], bool, out_sharding=spec("batch", None))
         patches, patches_mask = with_null(patches, all_patches, image_present, self.image_null[...])
+        title = l2_normalize(self.title_project(masked_mean(words, words_mask)))
+        picture = l2_normalize(self.image_project(masked_mean(patches, patches_mask)))
         fused, weights = self.fusion(
-            self.title_to_fusion(words),
-            words_mask,
-            self.image_to_fusion(patches),
-            patches_mask,
+            Tokens(self.title_to_fusion(words), words_mask),
+            Tokens(self.image_to_fusion(patches), patches_mask),
+            title,
+            picture,
             jnp.stack([title_present, image_present], axis=1),
             keys[2],
         )
-        return ProductVectors(
-            title=l2_normalize(self.title_project(masked_mean(words, words_mask))),
-            image=l2_normalize(self.image_project(masked_mean(patches, patches_mask))),
-            product=l2_normalize(fused),
-            weights=weights,
-        )
+        return ProductVectors(title=title, image=picture, product=l2_normalize(fused), weights=weights)
 
     def __call__(self, batch: Mapping[str, Array], key: PRNGKeyArray | None = None) -> Outputs:
         """All vectors of a batch of (query, product) examples, as data/stream.py lays it out."""
@@ -128,7 +124,7 @@ class SearchModel(nnx.Module):
             products=self.encode_product(
                 batch["title_ids"], batch["title_mask"], batch["image"], batch["image_present"], product_key
             ),
-            logit_scale=jnp.minimum(jnp.exp(self.logit_scale[...]), self._max_scale),
+            logit_scale=jnp.exp(self.logit_scale[...]),
             logit_bias=self.logit_bias[...],
         )
 

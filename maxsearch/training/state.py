@@ -74,4 +74,6 @@ def abstract_state(config: Config, optimizer: optax.GradientTransformation) -> T
 
 def init_state(config: Config, optimizer: optax.GradientTransformation) -> TrainState:
     """A fresh state, every array born in its place on the current mesh."""
-    return jax.jit(lambda: create_state(config, optimizer))()
+    # On CPU, compiling the many small random programs takes longer than running them slowly once.
+    options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda: create_state(config, optimizer), compiler_options=options)()

@@ -1,5 +1,6 @@
 """The training step: one jitted function from state and batch to the next state."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,8 @@ def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
         updates, moments = optimizer.update(gradients, state.moments, state.params)
         rate = learning_rate(state.step, horizon, config.optim)
         params = apply_updates(state.params, updates, rate, config.optim)
+        # Bounded here, as CLIP does, and not in the forward pass, where a scale beyond the bound would get no gradient.
+        params |= {"logit_scale": jnp.minimum(params["logit_scale"], math.log(config.loss.max_scale))}
         # The average follows closely at the start, where its own beginning is worth nothing.
         decay = jnp.minimum(config.optim.ema_decay, (1 + state.step) / (10 + state.step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
