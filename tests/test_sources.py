@@ -14,6 +14,7 @@ from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource, EpochDraws
 from maxsearch.data.tfds_source import TfdsSource, parse_tfds
 from maxsearch.errors import MaxsearchError, UsageError
+from tests import tiny
 
 
 @dataclass
@@ -281,3 +282,14 @@ def test_tfds_without_random_access_is_refused(shop, tmp_path):
 )
 def test_tfds_names(spec, parts):
     assert parse_tfds(spec) == parts
+
+
+def test_a_tfds_dataset_trains(shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(shop))
+    words = ["train", tiny.preset(), "--data", "tfds:tiny_shop:train", "--data.text-key", "title", "--run", tmp_path]
+    tiny.quiet(*words, "--steps", 2, "--data.batch-size", 8)
+    lines = tiny.metrics(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2]
+    # Every product is a picture alone, so that only the terms that read pictures have anything to say.
+    assert all(line["loss/query_title"] == 0 < line["loss/query_image"] for line in lines)
+    assert all(line["weight/image"] == 1 for line in lines)

@@ -1,5 +1,6 @@
 """A TFDS dataset of pictures with texts as a source of examples."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ class TfdsSource:
         self._name, self._split = parse_tfds(spec)
         self._image_key, self._text_key = image_key, text_key
         self._seed = seed
-        self._data_dir = data_dir
+        # Asked here, because TFDS itself reads the variable only once, when it is imported.
+        self._data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
         self._records: Sequence[Any] | None = None
         builder = self._builder()
         _check_key(builder.info, image_key, tfds.features.Image, "image")
