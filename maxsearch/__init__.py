@@ -1,6 +1,10 @@
 """Pretrain, prove and serve text-to-multimodal product search with JAX and Flax."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+
+# Before any import of transformers, which would tell on every start that PyTorch is absent.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 try:
     __version__ = version("maxsearch")

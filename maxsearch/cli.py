@@ -11,7 +11,6 @@ from typing import Annotated, Any, Union
 
 # Before the libraries that read them: their start-up chatter says nothing to whoever runs a command.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 import tyro
 from tyro.conf import subcommand

@@ -1,6 +1,5 @@
 """Text to token ids: a tokenizer trained on the catalogue, or one loaded from disk."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int32
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from maxsearch.errors import UsageError
-
-# Without it, transformers reports on every start that PyTorch is absent.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MIN_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
