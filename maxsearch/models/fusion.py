@@ -62,16 +62,7 @@ class GatedFusion(nnx.Module):
         config = model.fusion
         D = config.width
         self.modality = constant((2, D), (None, None), 0.0)
-        self.blocks = Transformer(
-            rngs,
-            depth=config.depth,
-            width=D,
-            heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            dropout=config.dropout,
-            remat=model.remat,
-            unroll=model.unroll,
-        )
+        self.blocks = Transformer(rngs, config, model)
         self.norm = Norm(D)
         self.gate_in = Linear(rngs, 2 * D, D)
         self.gate_out = Linear(rngs, D, 2)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from maxsearch.config import FusionConfig, ImageConfig, ModelConfig, TextConfig
 from maxsearch.mesh import gathered, spec
 
 NORM_EPSILON = 1e-6
@@ -86,22 +87,13 @@ class Transformer(nnx.Module):
     Weights are gathered over fsdp layer by layer, where they are used, so that one layer at a time is whole.
     """
 
-    def __init__(
-        self,
-        rngs: nnx.Rngs,
-        *,
-        depth: int,
-        width: int,
-        heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        remat: bool,
-        unroll: int,
-    ) -> None:
-        self._depth, self._dropout, self._remat, self._unroll = depth, dropout, remat, unroll
-        if depth == 0:
+    def __init__(self, rngs: nnx.Rngs, tower: TextConfig | ImageConfig | FusionConfig, model: ModelConfig) -> None:
+        L, D, H = tower.depth, tower.width, tower.heads
+        K, F = D // H, int(D * tower.mlp_ratio)
+        self._depth, self._dropout = L, tower.dropout
+        self._remat, self._unroll = model.remat, model.unroll
+        if L == 0:
             return
-        L, D, H, K, F = depth, width, heads, width // heads, int(width * mlp_ratio)
         self.attention_scale = constant((L, D), (None, None), 1.0)
         self.attention_bias = constant((L, D), (None, None), 0.0)
         self.qkv = normal(rngs, (L, D, 3, H, K), (None, "embed", None, "heads", None), fan_in=D)

@@ -19,16 +19,7 @@ class TextEncoder(nnx.Module):
         # Unit-free lookups: rows start with norm about 1, so that positions and words are of one size.
         self.embedding = normal(rngs, (model.vocab_size, config.width), ("vocab", "embed"), fan_in=config.width)
         self.position = normal(rngs, (config.max_tokens, config.width), (None, None), fan_in=config.width * 100)
-        self.blocks = Transformer(
-            rngs,
-            depth=config.depth,
-            width=config.width,
-            heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            dropout=config.dropout,
-            remat=model.remat,
-            unroll=model.unroll,
-        )
+        self.blocks = Transformer(rngs, config, model)
         self.norm = Norm(config.width)
         self._dropout = config.dropout
         self._dtype = jnp.dtype(model.dtype)

@@ -89,16 +89,7 @@ class ImageEncoder(nnx.Module):
         else:
             self.stem = ConvStem(rngs, config.patch, config.stem_width, config.width)
         self.position = normal(rngs, (rows * columns, config.width), (None, None), fan_in=config.width)
-        self.blocks = Transformer(
-            rngs,
-            depth=config.depth,
-            width=config.width,
-            heads=config.heads,
-            mlp_ratio=config.mlp_ratio,
-            dropout=config.dropout,
-            remat=model.remat,
-            unroll=model.unroll,
-        )
+        self.blocks = Transformer(rngs, config, model)
         self.norm = Norm(config.width)
         self._dropout = config.dropout
         self._dtype = jnp.dtype(model.dtype)
