@@ -9,7 +9,6 @@ from maxsearch.config import (
     DataConfig,
     FusionConfig,
     ImageConfig,
-    LossConfig,
     ModelConfig,
     OptimConfig,
     TextConfig,
@@ -19,7 +18,7 @@ from maxsearch.config import (
 
 def get_config() -> Config:
     """A model of about 3.5M parameters; titles and queries are bags of words, which beat deeper towers at this size."""
-    text = TextConfig(width=256, depth=0, max_tokens=16, dropout=0.1)
+    text = TextConfig(width=256, depth=0, max_tokens=16)
     return Config(
         name="fashion",
         model=ModelConfig(
@@ -30,8 +29,7 @@ def get_config() -> Config:
             image=ImageConfig(size=(64, 48), patch=16, stem="conv", stem_width=48, width=192, depth=2),
             fusion=FusionConfig(width=128),
         ),
-        data=DataConfig(batch_size=256, augment=Augment(title_word_drop=0.2, query_word_drop=0.1)),
-        loss=LossConfig(query_image=1.0),
+        data=DataConfig(batch_size=256, augment=Augment()),
         optim=OptimConfig(learning_rate=3e-3, warmup_steps=100, ema_decay=0.998),
-        train=TrainConfig(steps=1300, log_every=20, checkpoint_every=325),
+        train=TrainConfig(steps=800, log_every=20, checkpoint_every=200),
     )
