@@ -85,8 +85,8 @@ def test_parameters_and_moments_are_born_and_stay_split_as_the_table_says():
         ),
         ("title_encoder", "blocks", "up"): ((None, "fsdp", "tensor"), (1, width // 2, 2 * width)),
         ("title_encoder", "blocks", "down"): ((None, "tensor", "fsdp"), (1, 2 * width, width // 2)),
-        ("fusion", "project", "kernel"): (("fsdp", None), (width // 2, 8)),
-        ("fusion", "project", "bias"): ((None,), (8,)),
+        ("fusion", "residual_out", "kernel"): (("fsdp", None), (width, 8)),
+        ("fusion", "residual_out", "bias"): ((None,), (8,)),
     }
     state = initial_state(2, 2, 2)
     with set_mesh(2, 2, 2):
