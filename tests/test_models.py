@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from maxsearch.config import Config
+from maxsearch.config import Config, ModelConfig, TextConfig
 from maxsearch.models.layers import Transformer, dropout, l2_normalize, layer_norm, masked_mean
 from maxsearch.models.text import TextEncoder
 from maxsearch.models.vision import ConvStem, PatchStem
@@ -135,8 +135,8 @@ def test_remat_and_unroll_change_neither_tokens_nor_gradients():
     tokens = on_mesh({"x": np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32), "mask": real})
 
     def run(remat: bool, unroll: int) -> Any:
-        blocks = functools.partial(Transformer, depth=3, width=8, heads=2, mlp_ratio=2.0, dropout=0.25)
-        graph, params = nnx.split(blocks(nnx.Rngs(0), remat=remat, unroll=unroll))
+        tower = TextConfig(width=8, depth=3, heads=2, mlp_ratio=2.0, dropout=0.25)
+        graph, params = nnx.split(Transformer(nnx.Rngs(0), tower, ModelConfig(remat=remat, unroll=unroll)))
 
         def objective(params: Any) -> Any:
             y = nnx.merge(graph, params)(**tokens, key=jax.random.key(0))

@@ -215,7 +215,7 @@ def test_a_sample_loses_title_or_image_as_often_as_asked_and_never_both():
         ({"drop_title": 1.2}, r"augment\.drop_title is 1\.2: choose a number from 0 to 1"),
         ({"query_word_drop": -0.1}, r"augment\.query_word_drop is -0\.1"),
         ({"brightness": float("nan")}, r"augment\.brightness is nan"),
-        ({"drop_title": 0.6, "drop_image": 0.6}, r"augment\.drop_title \+ augment\.drop_image is 1\.2"),
+        ({"drop_title": 0.6, "drop_image": 0.6}, r"data\.augment\.drop_title \+ data\.augment\.drop_image is 1\.2"),
         ({"scale": (0.0, 1.0)}, r"augment\.scale is \(0\.0, 1\.0\)"),
         ({"scale": (0.9, 0.5)}, r"augment\.scale"),
         ({"ratio": (1.2, 0.8)}, r"augment\.ratio"),

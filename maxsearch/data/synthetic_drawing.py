@@ -8,6 +8,7 @@ coordinates, so they turn with it.
 import functools
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -329,7 +330,7 @@ def encode_jpeg(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
     return stream.getvalue()
 
 
-def coverage(box: tuple[float, float, float, float], edge: int, cells: int) -> Float[np.ndarray, "cells cells"]:
+def coverage(box: Sequence[float | int], edge: int, cells: int) -> Float[np.ndarray, "cells cells"]:
     """Share of each cell of a cells x cells grid over an edge x edge picture that lies in `box`; row, then column."""
     cell = edge / cells
     starts = np.arange(cells) * cell
