@@ -1,6 +1,9 @@
 """A real fashion catalogue: 29,642 products with thumbnails of 60 x 80 pixels, 53,658 clicks, two cores.
 
 maxsearch train fashion --data DATA --run RUN
+
+Cost: about five minutes. Result, mean of three seeds: nDCG@10 0.883 with full titles, 0.691 with titles that leave out
+colour and article type (docs/results.md).
 """
 
 from maxsearch.config import (

@@ -1,6 +1,8 @@
 """The catalogue that `maxsearch quickstart` draws: 2,250 training products, 31,000 clicks.
 
 maxsearch train quickstart --data quickstart/data --run quickstart/run
+
+Cost: about two minutes on two cores. Result: docs/results.md.
 """
 
 from maxsearch.config import (
