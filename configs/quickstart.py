@@ -31,7 +31,7 @@ def get_config() -> Config:
             image=ImageConfig(size=(64, 64), patch=16, stem="conv", stem_width=48, width=192, depth=2),
             fusion=FusionConfig(width=128),
         ),
-        data=DataConfig(batch_size=256, augment=Augment(scale=(0.8, 1.0))),
+        data=DataConfig(batch_size=256, augment=Augment(scale=(0.8, 1.0), title_word_drop=0.15)),
         optim=OptimConfig(learning_rate=3e-3, warmup_steps=50, ema_decay=0.995),
         train=TrainConfig(steps=400, log_every=20, checkpoint_every=200),
     )
