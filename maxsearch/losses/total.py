@@ -62,11 +62,11 @@ def total_loss(
     values: dict[str, Float[Array, ""]] = {}
     for term in terms_of(config):
         valid = present[term.left][:, None] & gathered(present[term.right], None)[None, :]
-        reverse = present[term.right][:, None] & gathered(present[term.left], None)[None, :]
         left, right = vectors[term.left], vectors[term.right]
         value = direction(left, right, positive, valid, weights, outputs, config)
         if config.kind == "softmax":
             # `positive` is symmetric, so it serves both directions; the sigmoid loss has one direction only.
+            reverse = present[term.right][:, None] & gathered(present[term.left], None)[None, :]
             value = (value + direction(right, left, positive, reverse, weights, outputs, config)) / 2
         values[term.name] = value
         loss = loss + term.weight * value
