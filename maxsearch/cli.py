@@ -15,7 +15,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tyro
 from tyro.conf import subcommand
 
-from maxsearch import __version__, commands
+from maxsearch import __version__
+from maxsearch.commands.ablate import Ablate
+from maxsearch.commands.evaluate import Evaluate
+from maxsearch.commands.export import Export
+from maxsearch.commands.flags import ConfigFlags, Stopped
+from maxsearch.commands.index import Index
+from maxsearch.commands.prepare import Prepare
+from maxsearch.commands.quickstart import Quickstart
+from maxsearch.commands.search import Search
+from maxsearch.commands.train import Train
+from maxsearch.commands.words import Words
 from maxsearch.config import Config
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.presets import load_preset, preset_names
@@ -23,13 +33,15 @@ from maxsearch.presets import load_preset, preset_names
 DESCRIPTION = "Pretrain, prove and serve text-to-multimodal product search."
 
 COMMANDS: dict[str, Any] = {
-    "quickstart": commands.Quickstart,
-    "prepare": commands.Prepare,
-    "train": commands.Train,
-    "evaluate": commands.Evaluate,
-    "export": commands.Export,
-    "index": commands.Index,
-    "search": commands.Search,
+    "quickstart": Quickstart,
+    "prepare": Prepare,
+    "train": Train,
+    "evaluate": Evaluate,
+    "words": Words,
+    "ablate": Ablate,
+    "export": Export,
+    "index": Index,
+    "search": Search,
 }
 
 
@@ -54,16 +66,16 @@ def parse(arguments: Sequence[str]) -> Any:
     return tyro.cli(union, prog="maxsearch", description=DESCRIPTION, args=list(arguments))
 
 
-def train_with_preset(arguments: Sequence[str]) -> type[commands.Train]:
+def train_with_preset(arguments: Sequence[str]) -> type[Train]:
     """Train, whose flags have for defaults the values of the preset that its first word names."""
     preset = Config()
     if arguments and not arguments[0].startswith("-"):
         preset = load_preset(arguments[0])
     elif not {"-h", "--help"} & set(arguments):
         raise UsageError(f"train needs a preset as its first word: choose one of {', '.join(preset_names())}")
-    fields = [("config", commands.ConfigFlags, preset)]
-    documented = {"__doc__": commands.Train.__doc__}
-    return make_dataclass("Train", fields, bases=(commands.Train,), frozen=True, namespace=documented)
+    fields = [("config", ConfigFlags, preset)]
+    documented = {"__doc__": Train.__doc__}
+    return make_dataclass("Train", fields, bases=(Train,), frozen=True, namespace=documented)
 
 
 def quiet_libraries() -> None:
@@ -82,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         parse(words).run()
         sys.stdout.flush()
-    except commands.Stopped as stopped:
+    except Stopped as stopped:
         print(f"{stopped}; resume with: {shlex.join(['maxsearch', *words])}", flush=True)
     except MaxsearchError as error:
         fail(str(error), error.exit_code)

@@ -11,23 +11,29 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 from transformers import PreTrainedTokenizerFast
 
 from maxsearch import model_files
 from maxsearch.config import Config, MeshConfig
-from maxsearch.data.records import Product
+from maxsearch.data.keywords import KEYWORDS, Lexicon, token_rows
+from maxsearch.data.records import Product, text_fields
 from maxsearch.data.tokenize import TextEncoder, load_tokenizer
 from maxsearch.data.transforms import eval_image
-from maxsearch.errors import MaxsearchError
+from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import read_json
 from maxsearch.mesh import make_mesh, put_batch, spec_size
+from maxsearch.models.align import LOSS_TERMS, patch_words
+from maxsearch.models.heads import take
+from maxsearch.models.search import ProductTokens
 from maxsearch.training.checkpoint import Checkpoints
 from maxsearch.training.optim import make_optimizer, path_name
-from maxsearch.training.run_folder import TOKENIZER, read_config
+from maxsearch.training.run_folder import TOKENIZER, read_config, read_lexicon
 from maxsearch.training.state import abstract_state, init_params, model_graph
 
 QUERY_BATCH = 256
+PRODUCT_BATCH = 256
+MATCH_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -54,27 +60,47 @@ class Encoder:
       config: of the run that trained it.
       params: nested dicts of parameters: the run's averaged ones.
       tokenizer: the run's tokenizer.
-      fingerprint: hex SHA-256 over architecture, parameters and tokenizer; two encoders with the same one agree.
+      lexicon: the run's keywords, None when the model has none.
+      fingerprint: hex SHA-256 over architecture, parameters, tokenizer and keywords; two encoders with the same one
+        agree.
       step: the training step, where it is known.
     """
 
     def __init__(
-        self, config: Config, params: Any, tokenizer: PreTrainedTokenizerFast, step: int | None = None
+        self,
+        config: Config,
+        params: Any,
+        tokenizer: PreTrainedTokenizerFast,
+        step: int | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
-        self.config, self.tokenizer, self.step = config, tokenizer, step
+        self.config, self.tokenizer, self.step, self.lexicon = config, tokenizer, step, lexicon
         self._mesh = make_mesh(MeshConfig())
         # Pulled to the host first, so that a run's sharded arrays and an export's plain ones take the same way.
         host = jax.tree.map(np.asarray, params)
         with jax.set_mesh(self._mesh):
             self.params = jax.tree.map(lambda x: jax.device_put(x, jax.sharding.PartitionSpec()), host)
-            graph = model_graph(config)
-        self.fingerprint = fingerprint_of(config, host, tokenizer)
+            words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
+            graph = model_graph(config, words)
+        self.fingerprint = fingerprint_of(config, host, tokenizer, lexicon)
         self._query_text = TextEncoder(tokenizer, config.model.query.max_tokens)
         self._title_text = TextEncoder(tokenizer, config.model.title.max_tokens)
         self._query = jax.jit(lambda params, b: nnx.merge(graph, params).encode_query(b["ids"], b["mask"]))
         self._product = jax.jit(
             lambda params, b: nnx.merge(graph, params).encode_product(b["ids"], b["mask"], b["image"], b["present"])
         )
+        self._tokens = jax.jit(
+            lambda params, b: nnx.merge(graph, params).product_tokens(b["ids"], b["mask"], b["image"], b["present"])
+        )
+
+        def match(params: Any, products: ProductTokens, b: dict[str, jax.Array]) -> jax.Array:
+            model = nnx.merge(graph, params)
+            words, patches = take(products.words, b["product"]), take(products.patches, b["product"])
+            score: jax.Array = model.heads["matching"](model.query_words(b["ids"], b["mask"]), words, patches)
+            return score
+
+        self._match = jax.jit(match)
+        self._patch_words = jax.jit(lambda params, b: patch_words(nnx.merge(graph, params), b))
 
     @classmethod
     def from_run(cls, run: Path, step: int | None = None) -> "Encoder":
@@ -97,7 +123,7 @@ class Encoder:
                 params = checkpoints.restore_ema(step, abstract, mesh)
         finally:
             checkpoints.close()
-        return cls(config, params, load_tokenizer(run / TOKENIZER), step)
+        return cls(config, params, load_tokenizer(run / TOKENIZER), step, read_lexicon(run, config))
 
     @classmethod
     def from_model(cls, folder: Path) -> "Encoder":
@@ -115,7 +141,8 @@ class Encoder:
                 f"the parameters of the model {folder} do not fit its config in this version of maxsearch: "
                 "export it again with this version, from a run that it trained"
             )
-        encoder = cls(config, weights, load_tokenizer(folder / model_files.TOKENIZER), manifest.get("step"))
+        lexicon = Lexicon.load(folder / KEYWORDS, remedy=model_files.MODEL.remedy) if config.model.keywords else None
+        encoder = cls(config, weights, load_tokenizer(folder / model_files.TOKENIZER), manifest.get("step"), lexicon)
         if encoder.fingerprint != manifest["fingerprint"]:
             raise MaxsearchError(
                 f"the model {folder} computes as {encoder.fingerprint[:12]} and its manifest says "
@@ -145,17 +172,86 @@ class Encoder:
           products: any number of records; images as `read_products` gives them.
           batch_size: how many at once; rounded up to a multiple of the devices.
         """
-        parts = spec_size(self._mesh, "batch")
-        size = -(-batch_size // parts) * parts
+        size = self._whole(batch_size)
         iterator = iter(products)
         while chunk := list(islice(iterator, size)):
             yield self._products(chunk, size)
 
+    @property
+    def matches(self) -> bool:
+        """Whether the model has a matching head, as `match` needs."""
+        return self.config.uses("matching")
+
+    def match(
+        self, queries: Sequence[str], products: Sequence[Product], pairs: Int[np.ndarray, "n 2"]
+    ) -> Float32[np.ndarray, " n"]:
+        """How well queries and products match, read together; more is better, and 0 is even odds.
+
+        The products are encoded PRODUCT_BATCH at a time, each once, and only their token states of that many are kept.
+
+        Args:
+          queries: query texts.
+          products: records; images as `read_products` gives them.
+          pairs: (position of the query, position of the product) of each pair to score.
+
+        Raises:
+          UsageError: the model has no matching head.
+        """
+        if not self.matches:
+            raise UsageError("this model has no matching head: train one with --loss.matching above 0")
+        ids, mask = self._query_text(list(queries))
+        scores = np.zeros(len(pairs), np.float32)
+        for start in range(0, len(products), PRODUCT_BATCH):
+            mine = np.flatnonzero((pairs[:, 1] >= start) & (pairs[:, 1] < start + PRODUCT_BATCH))
+            if not len(mine):
+                continue
+            chunk = list(products[start : start + PRODUCT_BATCH])
+            batch = self._product_batch(chunk, self._whole(power_of_two(len(chunk))))
+            with jax.set_mesh(self._mesh):
+                tokens = self._tokens(self.params, batch)
+            for part in (mine[i : i + MATCH_BATCH] for i in range(0, len(mine), MATCH_BATCH)):
+                query, product = pairs[part].T
+                rows = {"ids": ids[query], "mask": mask[query], "product": (product - start).astype(np.int32)}
+                size = self._whole(power_of_two(len(part)))
+                with jax.set_mesh(self._mesh):
+                    batch = put_batch({name: padded(x, size) for name, x in rows.items()}, self._mesh)
+                    scores[part] = np.asarray(self._match(self.params, tokens, batch))[: len(part)]
+        return scores
+
+    @property
+    def aligns(self) -> bool:
+        """Whether the model has an aligner and keywords, as `patch_words` needs."""
+        wanted = self.config.model.align.visual_words > 0 or self.config.uses(*LOSS_TERMS)
+        return wanted and self.lexicon is not None
+
+    def patch_words(
+        self, products: Sequence[Product]
+    ) -> tuple[Float32[np.ndarray, "n P K"], Float32[np.ndarray, "n P K"], Bool[np.ndarray, "n P"]]:
+        """Cosines of each patch with each keyword, by the aligner and without it, and which patches are of a picture.
+
+        Args:
+          products: a batch of records; images as `read_products` gives them.
+
+        Raises:
+          UsageError: the model has no aligner or no keywords.
+        """
+        if not self.aligns:
+            raise UsageError("this model has no aligner: train one, such as with the preset methods/aligncmss")
+        n = len(products)
+        batch = self._product_batch(list(products), self._whole(power_of_two(n)))
+        with jax.set_mesh(self._mesh):
+            aligned, raw = (np.asarray(x, np.float32)[:n] for x in self._patch_words(self.params, batch))
+        present = np.asarray(batch["present"])[:n]
+        return aligned, raw, np.repeat(present, aligned.shape[1] // present.shape[1], axis=1)
+
+    def _whole(self, size: int) -> int:
+        """The size in whole shares of the devices."""
+        parts = spec_size(self._mesh, "batch")
+        return -(-size // parts) * parts
+
     def _queries(self, queries: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         ids, mask = self._query_text(list(queries))
-        # Powers of two, so that few shapes compile, in whole shares of the devices.
-        parts = spec_size(self._mesh, "batch")
-        size = -(-(1 << (len(queries) - 1).bit_length()) // parts) * parts
+        size = self._whole(power_of_two(len(queries)))
         with jax.set_mesh(self._mesh):
             vectors = self._query(
                 self.params, put_batch({"ids": padded(ids, size), "mask": padded(mask, size)}, self._mesh)
@@ -163,19 +259,33 @@ class Encoder:
         return np.asarray(vectors)[: len(queries)]
 
     def _products(self, products: list[Product], size: int) -> EncodedProducts:
-        ids, mask = self._title_text([product.title for product in products])
-        image = np.stack([self._pixels(product) for product in products])
-        present = np.array([product.image is not None for product in products])
-        batch = {"ids": ids, "mask": mask, "image": image, "present": present}
+        batch = self._product_batch(products, size)
         with jax.set_mesh(self._mesh):
-            vectors = self._product(self.params, put_batch({k: padded(x, size) for k, x in batch.items()}, self._mesh))
+            vectors = self._product(self.params, batch)
         p, t, v, weights = (
             np.asarray(x)[: len(products)] for x in (vectors.product, vectors.title, vectors.image, vectors.weights)
         )
         return EncodedProducts(products, p, t, v, weights)
 
-    def _pixels(self, product: Product) -> UInt8[np.ndarray, "H W 3"]:
-        return eval_image(product.image, self.config.model.image.size)
+    def _product_batch(self, products: list[Product], size: int) -> dict[str, jax.Array]:
+        model = self.config.model
+        texts = [field for product in products for field in text_fields(product.title, product.texts, model.texts)]
+        ids, mask = (x.reshape(len(products), -1) for x in self._title_text(texts))
+        image = np.stack([self._pixels(product) for product in products])
+        present = np.array([np.arange(model.images) < len(product.images) for product in products])
+        batch = {"ids": ids, "mask": mask, "image": image, "present": present}
+        with jax.set_mesh(self._mesh):
+            return put_batch({name: padded(x, size) for name, x in batch.items()}, self._mesh)
+
+    def _pixels(self, product: Product) -> UInt8[np.ndarray, "N H W 3"]:
+        model = self.config.model
+        shown = (*product.images, *(None,) * model.images)[: model.images]
+        return np.stack([eval_image(data, model.image.size) for data in shown])
+
+
+def power_of_two(count: int) -> int:
+    """The next power of two: few shapes, each of which compiles once."""
+    return 1 << (count - 1).bit_length()
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
@@ -194,11 +304,15 @@ def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
         return shapes(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
 
 
-def fingerprint_of(config: Config, params: Any, tokenizer: PreTrainedTokenizerFast) -> str:
+def fingerprint_of(
+    config: Config, params: Any, tokenizer: PreTrainedTokenizerFast, lexicon: Lexicon | None = None
+) -> str:
     """Hex SHA-256 over everything that decides the vectors."""
     digest = hashlib.sha256()
     digest.update(json.dumps([config.to_json()["model"], config.data.image_edge], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    if lexicon is not None:
+        digest.update(json.dumps(lexicon.words).encode())
     for name, value in sorted(model_files.flatten_params(params).items()):
         digest.update(f"{name} {value.dtype} {value.shape} ".encode())
         digest.update(value.tobytes())

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, with checksums."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maxsearch.errors import MaxsearchError
+from maxsearch.errors import MaxsearchError, UsageError
+
+LOCK = ".lock"
 
 
 def sha256_of(path: Path) -> str:
@@ -57,6 +60,28 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
         raise MaxsearchError(f"no {what} at {path}: {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MaxsearchError(f"the {what} {path} is not valid JSON ({error}): {remedy}") from None
+
+
+@contextmanager
+def locked(folder: Path, *, flag: str) -> Iterator[None]:
+    """Keeps a second process of this machine out of a folder, which is made when absent.
+
+    Args:
+      folder: the folder.
+      flag: the flag that named it, for the message.
+
+    Raises:
+      UsageError: one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{flag} {folder} is in use by another process: wait until it ends, or name a new folder"
+            ) from None
+        yield
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, reshard
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 
 from maxsearch.config import MeshConfig
 from maxsearch.errors import UsageError
@@ -73,7 +73,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     return {name: put(rows) for name, rows in batch.items()}
 
 
-def spec_size(mesh: Mesh, logical: str) -> int:
+def spec_size(mesh: Mesh | AbstractMesh, logical: str) -> int:
     """How many ways a logical axis is split."""
     axes = RULES.get(logical) or ()
     return int(np.prod([mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes)]))

@@ -1,21 +1,25 @@
-"""Presets: configs/*.py and users' own files, each with get_config() -> Config."""
+"""Presets: configs/*.py, configs/methods/*.py and users' own files, each with get_config() -> Config."""
 
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
 
 
-def _preset_folder() -> Path:
+def configs_folder() -> Path:
+    """Where the configs that come with maxsearch stand."""
     installed = Path(__file__).parent / "configs"  # a wheel carries configs/ inside the package
     return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with maxsearch."""
-    return sorted(path.stem for path in _preset_folder().glob("*.py") if not path.name.startswith("_"))
+    """Names of the presets that come with maxsearch, such as `fashion` and `methods/make`."""
+    folder = configs_folder()
+    paths = [*folder.glob("*.py"), *folder.glob("methods/*.py")]
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths if path.name[0] != "_")
 
 
 def load_preset(name: str) -> Config:
@@ -24,24 +28,41 @@ def load_preset(name: str) -> Config:
     Raises:
       UsageError: no such preset or file, or it returns no Config.
     """
-    path = Path(name) if name.endswith(".py") else _preset_folder() / f"{name}.py"
+    path = Path(name) if name.endswith(".py") else configs_folder() / f"{name}.py"
     if not path.is_file():
-        close = difflib.get_close_matches(name, preset_names(), n=1)
+        names = preset_names()
+        # Whoever types `make` means methods/make.
+        spoken = {known.rpartition("/")[2]: known for known in names} | {known: known for known in names}
+        close = difflib.get_close_matches(name, spoken, n=1)
         hint = (
-            f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(preset_names())}, or give a .py file"
+            f"did you mean {spoken[close[0]]!r}?" if close else f"choose one of {', '.join(names)}, or give a .py file"
         )
         raise UsageError(f"no preset {name!r}: {hint}")
-    spec = importlib.util.spec_from_file_location(f"maxsearch_preset_{path.stem}", path)
+    config = call_in_file(path, "get_config", what="preset")
+    if not isinstance(config, Config):
+        raise UsageError(f"preset {path} must define get_config() that returns a maxsearch.config.Config")
+    return config
+
+
+def call_in_file(path: Path, function: str, *, what: str) -> Any:
+    """What a function of a Python file returns; None when the file defines no such function.
+
+    Args:
+      path: the file, which is run.
+      function: the function's name.
+      what: the file's role in a word, for the message ("preset").
+
+    Raises:
+      UsageError: the file or the function fails.
+    """
+    spec = importlib.util.spec_from_file_location(f"maxsearch_{what}_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        config = get_config() if callable(get_config) else None
+        called = getattr(module, function, None)
+        return called() if callable(called) else None
     except UsageError:
         raise
     except Exception as error:  # the file is the user's own program
-        raise UsageError(f"preset {path} cannot be loaded: {error}") from None
-    if not isinstance(config, Config):
-        raise UsageError(f"preset {path} must define get_config() that returns a maxsearch.config.Config")
-    return config
+        raise UsageError(f"{what} {path} cannot be loaded: {error}") from None

@@ -29,3 +29,15 @@ def quick_compile() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def laptop(monkeypatch: pytest.MonkeyPatch, quick_compile: None) -> None:
+    """Runs in this process train on one device, and compile quickly."""
+    import jax
+
+    from maxsearch.config import MeshConfig
+    from maxsearch.mesh import make_mesh
+    from maxsearch.training import loop
+
+    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(MeshConfig(), jax.devices()[:1]))

@@ -40,6 +40,8 @@ class FakeBatch:
 
 
 class FakeEncoder:
+    lexicon = None
+
     def __init__(self, params: dict[str, Any], config: FakeConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         self.params = params
         self.config = config
@@ -95,11 +97,11 @@ class FakeEncoder:
 
 
 CATALOGUE = [
-    Product("p1", "red leather shoes", b"one", attributes={"colour": "red", "brand": "Acme"}),
-    Product("p2", "blue cotton shirt", None, variant="shirts"),
-    Product("p3", "", b"three"),
-    Product("p4", "navy blue casual shoes", b"four", attributes={"colour": "navy"}),
-    Product("p5", "Gürtel aus Leder", b"five", attributes={"größe": "90 cm"}),
+    Product("p1", "red leather shoes", (b"one",), attributes={"colour": "red", "brand": "Acme"}),
+    Product("p2", "blue cotton shirt", variant="shirts"),
+    Product("p3", "", (b"three",)),
+    Product("p4", "navy blue casual shoes", (b"four",), attributes={"colour": "navy"}),
+    Product("p5", "Gürtel aus Leder", (b"five",), attributes={"größe": "90 cm"}),
 ]
 
 

@@ -60,16 +60,32 @@ def make_batch(config: Config = CONFIG, seed: int = 0, *, whole: bool = False) -
 
     query_ids, query_mask = text(config.model.query.max_tokens)
     title_ids, title_mask = text(config.model.title.max_tokens)
-    present = np.ones(B, bool)
+    present = np.ones((B, config.model.images), bool)
     if not whole:
         title_mask[0] = False
         present[1] = False
+    extra = {}
+    if config.model.keywords:
+        owned = np.where(rng.random((B, 48)) < 0.2, rng.integers(0, config.model.keywords, (B, 48)), -1)
+        # A query names some of its product's keywords, every other one with a keyword that the product lacks perhaps.
+        asked = np.where(rng.random((B, 16)) < 0.7, owned[:, :16], -1)
+        asked[::2, 0] = rng.integers(0, config.model.keywords, len(asked[::2]))
+        extra = {
+            "query_keywords": asked.astype(np.int32),
+            "query_covered": rng.random(B) < 0.7,
+            "product_keywords": owned.astype(np.int32),
+        }
+    if config.uses("mlm_query", "mlm_title"):
+        for name, mask in (("query_word", query_mask), ("title_word", title_mask)):
+            number = np.maximum(np.cumsum(rng.random(mask.shape) < 0.7, axis=1) - 1, 0)
+            extra[name] = np.where(mask, number, -1).astype(np.int32)
     return {
+        **extra,
         "query_ids": query_ids,
         "query_mask": query_mask,
         "title_ids": title_ids,
         "title_mask": title_mask,
-        "image": rng.integers(0, 256, (B, *config.model.image.size, 3), dtype=np.uint8),
+        "image": rng.integers(0, 256, (B, config.model.images, *config.model.image.size, 3), dtype=np.uint8),
         "image_present": present,
         "product": rng.integers(0, max(B // 2, 2), B).astype(np.int32),
         "variant": rng.integers(-1, 3, B).astype(np.int32),
@@ -79,7 +95,12 @@ def make_batch(config: Config = CONFIG, seed: int = 0, *, whole: bool = False) -
 
 
 def lively_params(config: Config, seed: int = 0) -> Any:
-    """Parameters on the current mesh, those that start at a constant moved too, so that no path is closed.
+    """Live parameters of the config's model on the current mesh; see `lively`."""
+    return lively(jax.eval_shape(lambda: init_params(config, jax.random.key(0))), seed)
+
+
+def lively(shapes: Any, seed: int = 0) -> Any:
+    """Parameters of these shapes on the current mesh, those that start at a constant moved too: no path is closed.
 
     Drawn by NumPy: the same values on every mesh, and nothing to compile.
     """
@@ -92,7 +113,7 @@ def lively_params(config: Config, seed: int = 0) -> Any:
         sharding = NamedSharding(jax.sharding.get_mesh(), x.sharding.spec)
         return jax.device_put(np.asarray(value, np.float32), sharding)
 
-    return jax.tree.map_with_path(draw, jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+    return jax.tree.map_with_path(draw, shapes)
 
 
 def forward(config: Config) -> Callable[..., Any]:

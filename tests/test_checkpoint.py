@@ -20,7 +20,7 @@ from maxsearch.training.state import TrainState, abstract_state
 from tests import tiny
 from tests.small import CONFIG, bits
 
-POSITION: dict[str, Any] = {"stream": {"next_batch": 3}, "seconds": 1.5, "horizon": None}
+POSITION: dict[str, Any] = {"stream": {"next_batch": 3}, "seconds": 1.5, "horizon": None, "stage": 1, "stage_start": 7}
 
 
 def mesh_of(*sizes: int) -> Mesh:
@@ -68,6 +68,12 @@ def test_a_state_comes_back_on_any_mesh(sizes: tuple[int, int, int]) -> None:
     assert bits(state) == bits(drawn_state(mesh_of(8, 1, 1), 20))
     assert bits(ema) == bits(state.ema)
     assert position == POSITION | {"horizon": 20.0}
+    checkpoints = Checkpoints(saved())
+    assert checkpoints.position(20) == position
+    averages = checkpoints.averages(20, mesh)
+    checkpoints.close()
+    assert bits(averages) == bits(ema)
+    assert all(x.is_fully_replicated for x in jax.tree.leaves(averages))
     expected = placed(abstract_on(mesh), mesh)
     assert [x.sharding for x in jax.tree.leaves(state)] == [x.sharding for x in jax.tree.leaves(expected)]
     kernel = state.params["query_project"]["kernel"]
@@ -137,6 +143,18 @@ def test_an_unfinished_save_is_no_checkpoint(tmp_path: Path) -> None:
 def data_files(item: Path) -> list[Path]:
     """All of them: which ones a restore reads is decided by the timing of the save's parallel writes."""
     return [path for path in item.rglob("d/*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("position/metadata", "position"), ("ema/_METADATA", "averages")], ids=["position", "averages"]
+)
+def test_what_is_read_alone_is_named_when_damaged(tmp_path: Path, name: str, read: str) -> None:
+    run = shutil.copytree(saved(), tmp_path / "run")
+    (run / "checkpoints/20" / name).write_text("{")
+    checkpoints = Checkpoints(run)
+    with pytest.raises(MaxsearchError, match=f"checkpoint 20 of {run} cannot be read .*: remove the folder"):
+        getattr(checkpoints, read)(20, *([mesh_of(1, 1, 1)] if read == "averages" else []))
+    checkpoints.close()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import ast
 import json
 import re
 from dataclasses import replace
@@ -7,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maxsearch.config import Config, ParamGroup
+from maxsearch.config import Config, ParamGroup, Stage
 from maxsearch.errors import UsageError
-from maxsearch.presets import load_preset, preset_names
+from maxsearch.presets import configs_folder, load_preset, preset_names
 
 BASE = Config()
 
@@ -22,8 +23,33 @@ def test_every_preset_loads_under_its_name_and_survives_json(name: str) -> None:
     assert Config.from_json(json.loads(written), where="x") == config
 
 
-def test_presets_are_the_three_promised() -> None:
-    assert preset_names() == ["base", "fashion", "quickstart"]
+def test_presets_are_found_in_both_folders() -> None:
+    names = preset_names()
+    assert {name for name in names if "/" not in name} == {"base", "fashion", "quickstart"}
+    methods = {"clip", "make", "aligncmss", "beyond_text", "lightclip", "irra", "m3el", "esspr"}
+    assert {name for name in names if name.startswith("methods/")} >= {f"methods/{name}" for name in methods}
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.startswith("methods/")])
+def test_a_method_says_its_source_its_command_its_cost_and_its_result(name: str) -> None:
+    words = ast.get_docstring(ast.parse((configs_folder() / f"{name}.py").read_text())) or ""
+    assert f"maxsearch train {name} --data DATA --run RUN" in words
+    assert all(word in words for word in ("Cost: ", "Result"))
+    if name != "methods/best":
+        assert "(arXiv " in words
+        assert "\nours: " in words
+
+
+def test_a_stage_warms_up_for_its_share() -> None:
+    config = replace(
+        BASE,
+        optim=replace(BASE.optim, warmup_steps=90),
+        stages=(Stage("a", 1, learning_rate=0.5), Stage("b", 2, groups=(ParamGroup("x", None),))),
+    )
+    first, second = config.stage(0).optim, config.stage(1).optim
+    assert (first.warmup_steps, first.learning_rate, first.groups) == (30, 0.5, BASE.optim.groups)
+    assert (second.warmup_steps, second.learning_rate) == (60, BASE.optim.learning_rate)
+    assert second.groups == (ParamGroup("x", None), *BASE.optim.groups)
 
 
 @settings(deadline=None, max_examples=50)
@@ -77,7 +103,7 @@ def test_json_that_does_not_fit_is_told(value: dict[str, object], told: str) -> 
         ("train", {"steps": 0}, "train.steps must be at least 1, not 0"),
         ("train", {"checkpoint_every": -1}, "train.checkpoint_every must be at least 1, not -1"),
         ("data", {"workers": -1}, "data.workers must not be negative, not -1"),
-        ("loss", {"query_product": 0.0, "query_title": 0.0, "query_image": 0.0}, "one must be above 0"),
+        ("loss", {"query_product": 0.0, "query_title": 0.0, "query_image": 0.0}, "one weight must be above 0"),
         ("loss", {"scale": 101.0}, "loss.scale must lie in (0, max_scale], not 101.0"),
         ("mesh", {"fsdp": -1}, "mesh: only one of replica, fsdp and tensor may be -1"),
         ("mesh", {"fsdp": 0}, "mesh: axis sizes must be positive or -1"),
@@ -108,8 +134,11 @@ def test_a_pattern_that_is_no_regular_expression_is_refused() -> None:
     ("name", "told"),
     [
         ("fashon", "no preset 'fashon': did you mean 'fashion'?"),
-        ("zzz", "no preset 'zzz': choose one of base, fashion, quickstart, or give a .py file"),
-        ("absent.py", "no preset 'absent.py': choose one of base, fashion, quickstart, or give a .py file"),
+        ("mkae", "no preset 'mkae': did you mean 'methods/make'?"),
+        ("make", "no preset 'make': did you mean 'methods/make'?"),
+        ("method/clip", "no preset 'method/clip': did you mean 'methods/clip'?"),
+        ("zzz", f"no preset 'zzz': choose one of {', '.join(preset_names())}, or give a .py file"),
+        ("absent.py", f"no preset 'absent.py': choose one of {', '.join(preset_names())}, or give a .py file"),
     ],
 )
 def test_unknown_presets_are_told_with_the_right_one(name: str, told: str) -> None:

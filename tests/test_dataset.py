@@ -68,14 +68,17 @@ def test_a_pickled_dataset_reads_the_same_also_from_threads_and_other_folders(
     [
         (lambda m: m.update(kind="maxsearch-model"), "is not the manifest of prepared data"),
         (
-            lambda m: m.update(schema_version=2),
-            "has schema version 2, but this maxsearch reads 1: run `maxsearch prepare` again",
+            lambda m: m.update(schema_version=1),
+            "has schema version 1, but this maxsearch reads 2: run `maxsearch prepare` again",
         ),
         (lambda m: m.pop("fingerprint"), "lacks entries or contradicts itself"),
         (lambda m: m["products"].pop("shards"), "lacks entries or contradicts itself"),
         (lambda m: m["products"].update(shards=[]), "lacks entries or contradicts itself"),
         (lambda m: m["products"].update(count=3), "lacks entries or contradicts itself"),
         (lambda m: m["products"]["shards"][0].update(name="../x"), "lacks entries or contradicts itself"),
+        (lambda m: m.pop("keywords"), "lacks entries or contradicts itself"),
+        (lambda m: m["keywords"]["files"].pop(), "lacks entries or contradicts itself"),
+        (lambda m: m["keywords"]["files"][0].update(name="../x"), "lacks entries or contradicts itself"),
         (lambda m: m.update(interactions=None), "lacks entries or contradicts itself"),
     ],
 )

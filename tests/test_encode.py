@@ -83,7 +83,7 @@ def test_what_a_product_lacks_does_not_matter(encoder: Encoder, products: list[P
     one, two = products[0], products[1]
     assert one.image and two.image and one.title != two.title
     untitled = joined(encoder.encode_products([replace(one, title=""), replace(two, title="")]))
-    unseen = joined(encoder.encode_products([replace(one, image=None), replace(two, image=None)]))
+    unseen = joined(encoder.encode_products([replace(one, images=()), replace(two, images=())]))
     # The vector of what is missing is that of the null token, whatever the rest.
     np.testing.assert_allclose(untitled["t"][0], untitled["t"][1], atol=2e-6)
     np.testing.assert_allclose(unseen["v"][0], unseen["v"][1], atol=2e-6)

@@ -19,6 +19,7 @@ from maxsearch.evaluation.evaluate import EvaluateOptions, evaluate
 from maxsearch.evaluation.results import Evaluation
 from maxsearch.evaluation.runs import read_run
 from maxsearch.evaluation.table import print_table
+from maxsearch.evaluation.weights import WeightRow
 
 COLOURS = ("red", "blue", "green", "black")
 THINGS = ("shoe", "hat", "belt", "shirt", "watch")
@@ -32,6 +33,7 @@ class Batch:
     p: np.ndarray
     t: np.ndarray
     v: np.ndarray
+    weights: np.ndarray
 
 
 class WordEncoder:
@@ -54,7 +56,8 @@ class WordEncoder:
         for product in products:
             self.encoded += 1
             t = self.encode_queries([product.title])
-            yield Batch([product], 2 * t, t, t[:, ::-1].copy())
+            weights = np.array([[0.25, 0.75] if "red" in product.title else [0.5, 0.5]], np.float32)
+            yield Batch([product], 2 * t, t, t[:, ::-1].copy(), weights)
 
 
 def png() -> bytes:
@@ -222,6 +225,41 @@ def test_json_and_table(options: EvaluateOptions) -> None:
         "1.000-1.000",
     ]
     assert "ours, image only" in narrow.getvalue() and "…" not in wide.getvalue() + narrow.getvalue()
+
+
+def test_modality_weights_by_an_attribute(options: EvaluateOptions, tmp_path: Path) -> None:
+    rows = list(csv.DictReader(options.products.open()))
+    for number, row in enumerate(rows):
+        row["colour"] = row["name"].split()[0] if number else ""
+        row["number"] = str(number)
+    options = replace(options, products=table(tmp_path / "coloured.csv", rows), weights_by="colour")
+    evaluation = evaluate(options, WordEncoder())
+    expected = [("black", 50, 0.5), ("blue", 50, 0.5), ("green", 50, 0.5), ("red", 49, 0.25), ("", 1, 0.25)]
+    assert evaluation.weights == [WeightRow(value, count, title, 1 - title) for value, count, title in expected]
+    assert evaluation.to_json()["weights"][3] == {"value": "red", "products": 49, "title": 0.25, "image": 0.75}
+    stream = io.StringIO()
+    print_table(evaluation, Console(file=stream, width=100))
+    assert ["red", "49", "0.250", "0.750"] in [line.split() for line in stream.getvalue().splitlines()]
+    assert "(none)" in stream.getvalue()
+    assert "weights" not in evaluate(replace(options, weights_by=None), WordEncoder()).to_json()
+
+    many = io.StringIO()
+    print_table(evaluate(replace(options, weights_by="number"), WordEncoder()), Console(file=many, width=100))
+    assert "180 rarer values are in the JSON of --out." in many.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("imge", r"--weights-by: the products file .*products\.csv has no column 'imge': did you mean 'image'\?"),
+        ("name", "--weights-by name is a field of the product and no attribute: name another column"),
+    ],
+)
+def test_an_attribute_that_is_none(options: EvaluateOptions, column: str, message: str) -> None:
+    encoder = WordEncoder()
+    with pytest.raises(UsageError, match=message):
+        evaluate(replace(options, weights_by=column), encoder)
+    assert encoder.encoded == 0
 
 
 @pytest.mark.parametrize(

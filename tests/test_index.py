@@ -36,7 +36,7 @@ def clustered(count: int, dim: int, seed: int, noise: float) -> np.ndarray:
 def many(count: int) -> list[Product]:
     words = ["red", "blue", "navy", "leather", "cotton", "casual", "shoes", "shirt", "belt", "bag", "watch", "dress"]
     rng = np.random.default_rng(0)
-    return [Product(f"p{i}", " ".join(rng.choice(words, 3)) + f" model{i % 50}", None) for i in range(count)]
+    return [Product(f"p{i}", " ".join(rng.choice(words, 3)) + f" model{i % 50}") for i in range(count)]
 
 
 @pytest.fixture

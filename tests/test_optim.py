@@ -173,11 +173,11 @@ def test_the_first_matching_group_decides():
 )
 def test_groups_that_do_not_fit_give_one_sentence(groups, message):
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
-        check_groups(tree(), groups)
+        check_groups(tree(), OptimConfig(groups=groups))
 
 
 def test_groups_that_fit_pass():
-    check_groups(tree(), GROUPS)
+    check_groups(tree(), OptimConfig(groups=GROUPS))
 
 
 def test_a_pattern_that_is_no_regular_expression_gives_one_sentence():

@@ -69,10 +69,12 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert set(files) == {
         "manifest.json",
         "rejected.jsonl",
+        "keywords.json",
+        "keywords.npy",
         *(f"products-0000{i}-of-00004.array_record" for i in range(4)),
         *(f"interactions-0000{i}-of-00005.array_record" for i in range(5)),
     }
-    assert (manifest["schema_version"], manifest["kind"], manifest["image_edge"]) == (1, "maxsearch-data", 224)
+    assert (manifest["schema_version"], manifest["kind"], manifest["image_edge"]) == (2, "maxsearch-data", 224)
     assert [shard["records"] for shard in manifest["products"]["shards"]] == [8, 8, 8, 6]
     for part in ("products", "interactions"):
         for shard in manifest[part]["shards"]:
@@ -86,9 +88,10 @@ def test_what_is_written(tmp_path: Path) -> None:
         "total_weight": 80.0,
     }
     assert manifest["attributes"] == ["colour"]
-    assert manifest["rejected"] == {"products": 0, "interactions": 0, "by_reason": {}, "file": "rejected.jsonl"}
+    empty = {"products": 0, "interactions": 0, "by_reason": {}, "images": {}}
+    assert manifest["rejected"] == empty | {"file": "rejected.jsonl"}
     data = PreparedDataset.open(tmp_path / "data", verify=True)
-    assert data.products[3] == Product("3", "item 3", _jpeg(), "", {"colour": "red"})
+    assert data.products[3] == Product("3", "item 3", (_jpeg(),), "", {"colour": "red"})
     assert data.products[2].attributes == {}
     assert data.interactions[8] == Interaction("query 1", 8, 2.0)
 
@@ -109,7 +112,8 @@ def test_changed_input_changes_the_fingerprint_and_leaves_no_old_shard(tmp_path:
     second = prepare(_options(tmp_path, count=10))
     assert first["fingerprint"] != second["fingerprint"]
     names = {shard["name"] for part in ("products", "interactions") for shard in second[part]["shards"]}
-    assert set(_contents(tmp_path / "data")) == names | {"manifest.json", "rejected.jsonl"}
+    always = {"manifest.json", "rejected.jsonl", "keywords.json", "keywords.npy"}
+    assert set(_contents(tmp_path / "data")) == names | always
 
 
 def test_repeated_clicks_are_summed_and_weight_is_one_by_default(tmp_path: Path) -> None:
@@ -129,7 +133,7 @@ def test_mapping_applies_to_the_file_that_has_the_field(tmp_path: Path) -> None:
     columns = {"title": "name", "weight": "clicks", "product_id": "sku", "variant": "group"}
     manifest = prepare(PrepareOptions(products, clicks, tmp_path / "data", columns=columns))
     data = PreparedDataset.open(tmp_path / "data")
-    assert list(data.products) == [Product("1", "short", None, "g", {"title": "long"})]
+    assert list(data.products) == [Product("1", "short", (), "g", {"title": "long"})]
     assert list(data.interactions) == [Interaction("q", 0, 4.0)]
     assert manifest["attributes"] == ["title"]
 
@@ -151,12 +155,12 @@ def test_pictures_below_a_folder(tmp_path: Path) -> None:
     ]
     path = _write(tmp_path / "p.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     found = dict(read_products(path, columns={}, image_dir=tmp_path / "pictures", edge=64))
-    assert found[1] == Product("1", "", _jpeg("blue"))
+    assert found[1] == Product("1", "", (_jpeg("blue"),))
     assert [found[row].code for row in (2, 3, 4)] == ["image_outside_folder"] * 3
     assert found[5].code == found[6].code == found[7].code == "missing_image_file"
     assert found[5].reason == "has the image 'a/2.jpg', which cannot be read (No such file or directory)"
     assert found[8] == Product("8", "no picture")
-    assert found[9] == Product("9", "two lines", _jpeg("blue"))
+    assert found[9] == Product("9", "two lines", (_jpeg("blue"),))
     with pytest.raises(UsageError, match=r"holds paths such as 'a/1.jpg': name their folder with --image-dir"):
         list(read_products(path, columns={}, image_dir=None, edge=64))
 
@@ -206,7 +210,7 @@ def test_a_product_row_with_odd_cells() -> None:
         "": "index",
         "sizes": ["S"],
     }
-    product = product_from_row(row, IDENTITY, image_dir=None, edge=64)
+    product, _ = product_from_row(row, IDENTITY, image_dir=None, edge=64)
     assert product == Product("12", "x", attributes={"year": "2016", "price": "19.5", "sizes": '["S"]'})
 
 
@@ -465,13 +469,14 @@ prepare(PrepareOptions(Path("products.parquet"), Path("clicks.csv"), Path("data"
 """
 
 
-# Renames 1 to 9 name the shards, 10 the manifest in the draft, 11 moves an older folder aside, 12 places the new one.
-@pytest.mark.parametrize("point", ["5", "45", "manifest", "rename11", "rename12"])
+# Renames 1 to 9 name the shards, 10 the keywords and 11 the manifest in the draft, 12 moves an older folder aside, 13
+# places the new one.
+@pytest.mark.parametrize("point", ["5", "45", "manifest", "rename12", "rename13"])
 def test_a_killed_run_leaves_no_half_written_folder(tmp_path: Path, point: str) -> None:
     root = Path(__file__).parents[1]
     options = _options(tmp_path)
     older = dataclasses.replace(options, image_edge=4)
-    for before in (older,) if point == "rename12" else (None, older):
+    for before in (older,) if point == "rename13" else (None, older):
         if before is not None:
             prepare(before)
             kept = _contents(tmp_path / "data")
@@ -483,7 +488,7 @@ def test_a_killed_run_leaves_no_half_written_folder(tmp_path: Path, point: str) 
             timeout=60,
         )
         assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-        if before is None or point == "rename12":
+        if before is None or point == "rename13":
             assert not (tmp_path / "data").exists()
             with pytest.raises(MaxsearchError, match="no data manifest"):
                 PreparedDataset.open(tmp_path / "data")

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from maxsearch.config import Config
+from maxsearch.data.keywords import Lexicon
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.training.run_folder import (
     alone,
     differences,
     read_config,
+    read_lexicon,
     require_run_folder,
     settle_config,
+    settle_lexicon,
     settle_tokenizer,
 )
 
@@ -26,8 +29,8 @@ class Texts:
 
     fingerprint = "texts"
 
-    def __init__(self, *texts: str) -> None:
-        self._texts = texts
+    def __init__(self, *texts: str, lexicon: Lexicon | None = None) -> None:
+        self._texts, self.lexicon = texts, lexicon
 
     def __len__(self) -> int:
         return 1
@@ -104,8 +107,11 @@ def test_a_run_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
 def test_a_foreign_folder_is_refused_untouched(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(UsageError, match=f"--run {tmp_path} exists and is no run folder: name a new folder"):
-        settle_config(tmp_path, CONFIG)
+    with (
+        pytest.raises(UsageError, match=f"--run {tmp_path} exists and is no run folder: name a new folder"),
+        alone(tmp_path),
+    ):
+        pass
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "{}")
 
 
@@ -137,6 +143,9 @@ def test_differences_names_what_changed_came_and_went() -> None:
     new = {"a": 1, "b": {"c": [1, 3], "d": 4, "f": 6}}
     assert differences(old, new) == [("b.c", [1, 2], [1, 3]), ("b.f", None, 6), ("e", 5, None)]
     assert differences(old, old) == []
+    old, new = ({"stages": [{"name": "a", "steps": 1}, {"name": name}]} for name in "bc")
+    assert differences(old, new) == [("stages.1.name", "b", "c")]
+    assert differences(old, {"stages": []}) == [("stages", old["stages"], [])]
 
 
 def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path: Path) -> None:
@@ -188,3 +197,29 @@ def test_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
         settle_tokenizer(tmp_path / "b", small, Texts())
     larger = replace(small, model=replace(CONFIG.model, vocab_size=size))
     assert len(settle_tokenizer(tmp_path / "b", larger, Texts())) == size
+
+
+def test_keywords_are_settled_once_and_kept(tmp_path: Path) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, keywords=2))
+    own = Lexicon(("shoe", "red", "dress"))
+    assert settle_lexicon(tmp_path, config, Texts(lexicon=own)) == Lexicon(("shoe", "red"))
+    begin(tmp_path, config)
+    assert settle_lexicon(tmp_path, config, Texts(lexicon=Lexicon(("blue",)))) == Lexicon(("shoe", "red"))
+    assert read_lexicon(tmp_path, config) == Lexicon(("shoe", "red"))
+    (tmp_path / "keywords.json").unlink()
+    with pytest.raises(MaxsearchError, match=r"no keywords file at .*: begin a new run"):
+        settle_lexicon(tmp_path, config, Texts(lexicon=own))
+
+
+def test_keywords_of_a_source_without_any_are_counted(tmp_path: Path) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, keywords=2))
+    source = Texts("a red shoe", "a red dress", "A red  dress", "one dress", "shoe")
+    assert settle_lexicon(tmp_path, config, source) == Lexicon(("dress", "red"))
+    with pytest.raises(UsageError, match=r"no word that is said twice.*: set model\.keywords 0"):
+        settle_lexicon(tmp_path, config, Texts("red", "blue"))
+
+
+def test_a_model_without_keywords_needs_none(tmp_path: Path) -> None:
+    assert settle_lexicon(tmp_path, CONFIG, Texts(lexicon=Lexicon(("red",)))) is None
+    assert read_lexicon(tmp_path, CONFIG) is None
+    assert not list(tmp_path.iterdir())

@@ -8,17 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
+from maxsearch.losses.context import Context
 from maxsearch.losses.total import total_loss
 from maxsearch.mesh import AXES, spec
 from maxsearch.presets import load_preset, preset_names
-from maxsearch.training.optim import make_optimizer
-from maxsearch.training.state import TrainState, abstract_state, init_state
+from maxsearch.training.optim import check_groups, make_optimizer
+from maxsearch.training.stages import optimizer_of
+from maxsearch.training.state import TrainState, abstract_state, init_state, model_graph
 from maxsearch.training.step import make_step
-from tests.small import CONFIG, forward, lively_params, make_batch, on_mesh, set_mesh, with_model
+from tests.small import CONFIG, lively_params, make_batch, on_mesh, set_mesh, with_model
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -36,9 +39,10 @@ def losses_and_gradients(layout: tuple[int, int, int], stem: str, depth: int) ->
     config = with_model(CONFIG, query=query, title=title, image=image, unroll=1)
 
     def both(params: Any, batch: Any) -> Any:
-        outputs = forward(config)(params, batch)
+        model = nnx.merge(model_graph(config), params)
+        context = Context(model, model(batch), batch, config.loss, key=None, progress=jnp.zeros(()))
         kinds = ("softmax", "sigmoid")
-        results = {kind: total_loss(outputs, batch, replace(config.loss, kind=kind)) for kind in kinds}
+        results = {kind: total_loss(replace(context, config=replace(config.loss, kind=kind))) for kind in kinds}
         return results["softmax"][0] + results["sigmoid"][0], results
 
     with set_mesh(*layout):
@@ -130,7 +134,7 @@ def layout_of(x: Any) -> tuple[Any, ...]:
 
 
 def check_step(config: Config, layout: tuple[int, ...]) -> float:
-    """Shape- and sharding-checks a training step for a mesh that is not there; returns the part that is split."""
+    """Shape- and sharding-checks every stage's step for a mesh that is not there; returns the part that is split."""
     mesh = AbstractMesh(layout, AXES, axis_types=(AxisType.Explicit,) * 3)
     replica, fsdp, _ = layout
     assert config.data.batch_size % (replica * fsdp) == 0
@@ -142,26 +146,32 @@ def check_step(config: Config, layout: tuple[int, ...]) -> float:
         )
 
     batch = jax.tree.map(laid_out, make_batch(replace(config, data=replace(config.data, batch_size=2))))
-    with jax.sharding.use_abstract_mesh(mesh):
-        optimizer = make_optimizer(config.optim)
-        state = abstract_state(config, optimizer)
-        horizon = jax.ShapeDtypeStruct((), jnp.int32)
-        after, metrics = jax.eval_shape(make_step(config, optimizer), state, batch, horizon)
-    assert list(map(layout_of, jax.tree.leaves(after))) == list(map(layout_of, jax.tree.leaves(state)))
-    assert {name for name in metrics if name.startswith("loss")} >= {"loss", "loss/query_product"}
-    assert all(value.shape == () for value in metrics.values())
+    words = tuple((word % config.model.vocab_size,) for word in range(config.model.keywords))
+    horizon = jax.ShapeDtypeStruct((), jnp.int32)
+    for stage in range(len(config.stages) or 1):
+        with jax.sharding.use_abstract_mesh(mesh):
+            optimizer = optimizer_of(config, stage)
+            state = abstract_state(config, optimizer)
+            check_groups(state.params, config.optim, config.stages)
+            step = make_step(config, optimizer, words, stage)
+            after, metrics = jax.eval_shape(step, state, batch, horizon, horizon)
+        assert list(map(layout_of, jax.tree.leaves(after))) == list(map(layout_of, jax.tree.leaves(state)))
+        terms = {name for name, weight in config.stage(stage).loss.weights.items() if weight > 0}
+        assert {name for name in metrics if name.startswith("loss")} == {"loss", *(f"loss/{name}" for name in terms)}
+        assert all(value.shape == () for value in metrics.values())
     leaves = jax.tree.leaves(state.params)
     return sum(x.size for x in leaves if "fsdp" in str(x.sharding.spec)) / sum(x.size for x in leaves)
-
-
-def test_the_shipped_presets_are_the_ones_checked_here():
-    assert preset_names() == ["base", "fashion", "quickstart"]
 
 
 @pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("preset", ["fashion", "quickstart"])
 def test_small_presets_check_on_eight_devices(preset, layout):
     check_step(load_preset(preset), layout)
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "fashion", "quickstart")])
+def test_methods_check_on_eight_devices(preset):
+    check_step(load_preset(preset), (2, 2, 2))
 
 
 @pytest.mark.parametrize("layout", [(32, 8, 1), (512, 8, 1), (128, 8, 4)], ids=str)

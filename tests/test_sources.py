@@ -11,7 +11,7 @@ from PIL import Image
 
 from maxsearch.data import sources
 from maxsearch.data.records import Interaction, Product
-from maxsearch.data.sources import CatalogueSource, EpochDraws
+from maxsearch.data.sources import CatalogueSource, EpochDraws, kept_products
 from maxsearch.data.tfds_source import TfdsSource, parse_tfds
 from maxsearch.errors import MaxsearchError, UsageError
 from tests import tiny
@@ -22,10 +22,11 @@ class FakeDataset:
     products: list = field(default_factory=list)
     interactions: list = field(default_factory=list)
     fingerprint: str = "f" * 64
+    keywords: None = None
 
 
 def catalogue(weights, fingerprint="f" * 64) -> FakeDataset:
-    products = [Product(f"p{i}", f"title {i}", f"image {i}".encode(), f"v{i % 2}") for i in range(3)]
+    products = [Product(f"p{i}", f"title {i}", (f"image {i}".encode(),), f"v{i % 2}") for i in range(3)]
     interactions = [Interaction(f"query {i}", i % 3, weight) for i, weight in enumerate(weights)]
     return FakeDataset(products, interactions, fingerprint)
 
@@ -91,7 +92,7 @@ def test_examples_join_interaction_and_product():
         number = int(example.query.removeprefix("query "))
         assert example.product == number % 3
         assert example.title == f"title {number % 3}"
-        assert example.image == f"image {number % 3}".encode()
+        assert example.images == (f"image {number % 3}".encode(),)
         assert example.variant == f"v{number % 3 % 2}"
         assert example.weight == [1.0, 2.0, 3.0, 0.5][number]
     assert list(source.texts()) == [f"title {i}" for i in range(3)] + [f"query {i}" for i in range(4)]
@@ -126,6 +127,30 @@ def test_the_fingerprint_tells_what_is_drawn():
     assert len({fingerprint(1.0, 0), fingerprint(0.5, 0), fingerprint(1.0, 1), fingerprint(1.0, 0, data="g")}) == 4
 
 
+def test_a_fraction_keeps_whole_products_and_grows_with_the_number():
+    rows = np.arange(20_000, dtype=np.int32)
+    half, quarter = kept_products(rows, 0.5), kept_products(rows, 0.25)
+    np.testing.assert_allclose([half.mean(), quarter.mean()], [0.5, 0.25], atol=0.01)
+    assert not (quarter & ~half).any()
+    np.testing.assert_array_equal(kept_products(rows[::-1], 0.5)[::-1], half)
+    # Neighbours are decided independently of one another.
+    assert abs((half[1:] != half[:-1]).mean() - 0.5) < 0.02
+
+    kept = set(np.flatnonzero(half[:3]).tolist())
+    assert 0 < len(kept) < 3
+    weights = [1.0, 2.0, 3.0, 0.5, 9.0, 2.0]
+    source, whole = (CatalogueSource(catalogue(weights), 1.0, 3, fraction) for fraction in (0.5, 1.0))
+    assert len(source) == 2 * len(kept)
+    drawn = list(source.examples(range(200)))
+    assert {example.product for example in drawn} == kept
+    assert {example.query for example in drawn} == {f"query {i}" for i in range(6) if i % 3 in kept}
+    assert all(example.weight == weights[int(example.query.split()[1])] for example in drawn)
+    titles = {text for text in source.texts() if text.startswith("title")}
+    assert titles == {f"title {row}" for row in kept}
+    assert source.fingerprint != whole.fingerprint
+    assert whole.fingerprint == CatalogueSource(catalogue(weights), 1.0, 3).fingerprint
+
+
 def test_pickled_sources_draw_the_same():
     source = CatalogueSource(catalogue([1.0, 2.0, 3.0]), 1.0, 2)
     copy = pickle.loads(pickle.dumps(source))
@@ -137,6 +162,10 @@ def test_unusable_catalogues_are_refused():
         CatalogueSource(catalogue([]))
     with pytest.raises(UsageError, match=r"weight_power is 1\.5: choose a number from 0 to 1"):
         CatalogueSource(catalogue([1.0]), 1.5)
+    with pytest.raises(UsageError, match=r"fraction is 0\.0: choose a number above 0"):
+        CatalogueSource(catalogue([1.0]), 1.0, 0, 0.0)
+    with pytest.raises(MaxsearchError, match=r"no interaction is left of the fraction 1e-09"):
+        CatalogueSource(catalogue([1.0]), 1.0, 0, 1e-9)
 
 
 BUILDER = """
@@ -203,7 +232,7 @@ def test_tfds_records_become_examples(shop):
     assert sorted(example.product for example in examples) == list(range(12))
     for example in examples:
         number = int(example.query.removeprefix("schöner title "))
-        assert abs(brightness(example.image) - 10 * number) <= 1
+        assert abs(brightness(example.images[0]) - 10 * number) <= 1
         assert (example.title, example.variant, example.weight) == ("", "", 1.0)
     assert sorted(source.texts()) == sorted(f"schöner title {i}" for i in range(12))
     later = [example.query for example in source.examples(range(12, 24))]
@@ -215,8 +244,9 @@ def test_one_of_several_tfds_texts_is_drawn(shop):
     source = TfdsSource("tfds:tiny_shop", text_key="captions/text", data_dir=shop)
     queries: dict[int, set[str]] = {}
     for example in source.examples(range(12 * 30)):
-        number = round(brightness(example.image) / 10)
+        number = round(brightness(example.images[0]) / 10)
         queries.setdefault(number, set()).add(example.query)
+        assert example.said == tuple(f"caption {number} {j}" for j in range(number % 4))
     for number, drawn in queries.items():
         assert drawn == ({f"caption {number} {j}" for j in range(number % 4)} or {""})
     assert list(source.examples([7, 40])) == [*source.examples([7]), *source.examples([40])]
@@ -225,7 +255,7 @@ def test_one_of_several_tfds_texts_is_drawn(shop):
 def test_nested_tfds_keys_splits_and_pickling(shop):
     source = TfdsSource("tfds:tiny_shop:1.2.0:test", "photo/front", "photo/note", data_dir=shop)
     examples = list(pickle.loads(pickle.dumps(source)).examples(range(3)))
-    assert {example.query: brightness(example.image) for example in examples} == {
+    assert {example.query: brightness(example.images[0]) for example in examples} == {
         f"note {i}": pytest.approx(10 * i + 5, abs=1) for i in range(3)
     }
     assert len(TfdsSource("tfds:tiny_shop:train[:5]", text_key="title", data_dir=shop)) == 5

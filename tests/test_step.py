@@ -133,9 +133,9 @@ def test_a_bad_batch_leaves_every_bit_and_training_goes_on_as_if_it_had_not_been
 
 
 def test_a_finite_loss_with_a_gradient_that_is_not_changes_nothing(one_device, monkeypatch):
-    def with_a_root_of_zero(outputs, batch, config):
-        loss, terms = total_loss(outputs, batch, config)
-        return loss + jnp.sqrt(0 * outputs.logit_scale), terms
+    def with_a_root_of_zero(context):
+        loss, terms = total_loss(context)
+        return loss + jnp.sqrt(0 * context.outputs.logit_scale), terms
 
     monkeypatch.setattr("maxsearch.training.step.total_loss", with_a_root_of_zero)
     state = fresh()

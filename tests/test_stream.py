@@ -30,6 +30,7 @@ class FakeDataset:
     products: list = field(default_factory=list)
     interactions: list = field(default_factory=list)
     fingerprint: str = "abcdef0123456789" * 4
+    keywords: None = None
 
 
 def jpeg(seed: int) -> bytes:
@@ -42,9 +43,9 @@ def jpeg(seed: int) -> bytes:
 def shop(count: int = 14) -> FakeDataset:
     products = []
     for i in range(count):
-        image = {BAD: jpeg(i)[:100], PICTURELESS: None}.get(i, jpeg(i))
+        images = {BAD: (jpeg(i)[:100],), PICTURELESS: ()}.get(i, (jpeg(i),))
         title = "" if i == TITLELESS else f"{COLOURS[i % 5]} cotton shirt number {i}"
-        products.append(Product(f"p{i}", title, image, variant=f"group {i // 2}" if i % 3 else ""))
+        products.append(Product(f"p{i}", title, images, variant=f"group {i // 2}" if i % 3 else ""))
     interactions = [Interaction(f"{COLOURS[i % 5]} Shirt {i}", i % count, 1.0 + i % 4) for i in range(2 * count)]
     return FakeDataset(products, interactions)
 
@@ -87,8 +88,8 @@ def test_batches_have_the_promised_shapes_and_types(reference):
         "query_mask": ("bool", (8, 6)),
         "title_ids": ("int32", (8, 10)),
         "title_mask": ("bool", (8, 10)),
-        "image": ("uint8", (8, 12, 9, 3)),
-        "image_present": ("bool", (8,)),
+        "image": ("uint8", (8, 1, 12, 9, 3)),
+        "image_present": ("bool", (8, 1)),
         "product": ("int32", (8,)),
         "variant": ("int32", (8,)),
         "query": ("int32", (8,)),
@@ -183,8 +184,8 @@ def test_rows_hold_what_the_catalogue_says(encoders):
             np.testing.assert_array_equal(rows[f"{name}_ids"][i], ids[0])
             np.testing.assert_array_equal(rows[f"{name}_mask"][i], mask[0])
         readable = product_row not in (BAD, PICTURELESS)
-        assert rows["image_present"][i] == readable
-        np.testing.assert_array_equal(rows["image"][i], eval_image(product.image if readable else None, SIZE))
+        assert rows["image_present"][i, 0] == readable
+        np.testing.assert_array_equal(rows["image"][i, 0], eval_image(product.image if readable else None, SIZE))
     assert set(rows["product"]) == set(range(14))
     assert not rows["title_mask"][rows["product"] == TITLELESS].any()
 
@@ -196,18 +197,19 @@ def test_a_damaged_picture_is_masked_and_counted(encoders, workers):
     with make_stream(source, *encoders, SIZE, options) as stream:
         batches = stacked([next(stream) for _ in range(4)])  # one epoch: each product twice
         assert stream.undecodable == 2
-    masked = batches["product"][~batches["image_present"]]
+    present = batches["image_present"][..., 0]
+    masked = batches["product"][~present]
     assert sorted(masked.tolist()) == [BAD, BAD, PICTURELESS, PICTURELESS]
     assert (batches["image"][~batches["image_present"]] == 255).all()
     # Titles are dropped only where a picture is left to look at.
     has_title = batches["title_mask"].any(-1)
-    np.testing.assert_array_equal(has_title, ~batches["image_present"])
+    np.testing.assert_array_equal(has_title, ~present)
 
 
 def test_dropped_modalities_leave_the_other(encoders):
     batches = take(encoders, 100, augment=Augment(drop_title=0.25, drop_image=0.5))
     whole = ~np.isin(batches["product"], (BAD, PICTURELESS, TITLELESS))
-    title, image = batches["title_mask"].any(-1), batches["image_present"]
+    title, image = batches["title_mask"].any(-1), batches["image_present"].any(-1)
     assert (title | image).all()
     assert abs((~title)[whole].mean() - 0.25) < 0.06
     assert abs((~image)[whole].mean() - 0.5) < 0.06

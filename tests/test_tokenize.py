@@ -177,3 +177,18 @@ def test_the_encoder_leaves_the_tokenizer_as_it_was(tokenizer):
 def test_bytes_that_are_no_utf8_on_the_command_line_are_encoded(tokenizer):
     _, mask = TextEncoder(tokenizer, 8)(["shirt \udcff"])
     assert mask[0].sum() >= 2
+
+
+def test_tokens_tell_which_word_they_belong_to(tokenizer):
+    encoder = TextEncoder(tokenizer, 24)
+    texts = ["unheardof t-shirt", "", "shirt 180cm"]
+    ids, mask = encoder(texts)
+    numbers = encoder.words(texts)
+    assert numbers.dtype == np.int32
+    np.testing.assert_array_equal(numbers >= 0, mask)
+    for row, parts in zip((0, 2), (["unheardof", "t", "-", "shirt"], ["shirt", "180", "cm"]), strict=True):
+        cut = [tokenizer.decode(ids[row][numbers[row] == number]).strip() for number in range(len(parts))]
+        assert cut == parts
+        assert numbers[row].max() == len(parts) - 1
+    template = TextEncoder(bert_like(), 5)
+    assert template.words(["red shirt", ""]).tolist() == [[-1, 0, 1, -1, -1], [-1] * 5]

@@ -12,8 +12,17 @@ from typing import Any
 
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
-from maxsearch.data.table_formats import BadRecord, Rows
-from maxsearch.data.tables import cell_text, column_names, columns_until, read_rows, require_columns
+from maxsearch.data.table_formats import BadRecord, Rows, is_text
+from maxsearch.data.tables import (
+    Columns,
+    cell_text,
+    column_names,
+    columns_until,
+    read_rows,
+    require_columns,
+    several,
+    single,
+)
 from maxsearch.errors import UsageError
 
 __all__ = [
@@ -29,16 +38,18 @@ __all__ = [
 
 CheckedRow = tuple[int, dict[str, Any] | BadRecord]
 CheckedProduct = tuple[int, Product | BadRecord]
+ConvertedRow = tuple[int, Product | BadRecord, list[BadRecord]]  # with the pictures that were left out
+Told = Callable[[int, BadRecord], None]
 
-PRODUCT_FIELDS = ("product_id", "title", "image", "variant")
+PRODUCT_FIELDS = ("product_id", "title", "image", "text", "variant")
 INTERACTION_FIELDS = ("query", "product_id", "weight")
 PRODUCTS_FILE = "products file"
 INTERACTIONS_FILE = "interactions file"
 CHUNK = 16  # rows a thread takes at a time; they may hold large pictures
 
 
-def product_columns(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
-    """Finds the column of each product field that the file has.
+def product_columns(path: Path, columns: Columns) -> Columns:
+    """Finds the column of each product field that the file has; image and text may have several.
 
     Args:
       path: the products file.
@@ -57,58 +68,77 @@ def product_columns(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def interaction_columns(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
+def interaction_columns(path: Path, columns: Columns) -> dict[str, str]:
     """Finds the column of each interaction field that the file has; see `product_columns`."""
-    return _find_columns(path, columns, INTERACTION_FIELDS, required=("query", "product_id"), what=INTERACTIONS_FILE)
+    found = _find_columns(path, columns, INTERACTION_FIELDS, required=("query", "product_id"), what=INTERACTIONS_FILE)
+    return {name: column for name in found if (column := single(found, name)) is not None}
 
 
 def _find_columns(
-    path: Path, columns: Mapping[str, str], fields: tuple[str, ...], *, required: tuple[str, ...], what: str
-) -> dict[str, str]:
+    path: Path, columns: Columns, fields: tuple[str, ...], *, required: tuple[str, ...], what: str
+) -> Columns:
     wanted = {name: columns.get(name, name) for name in fields}
     must = {name: column for name, column in wanted.items() if name in columns or name in required}
-    names = columns_until(path, list(must.values()), what=what)
+    names = columns_until(path, [column for name in must for column in several(must, name)], what=what)
     if must["product_id"] not in names and "product_id" in names:
         # Both files have the field product_id; a mapping may have been meant for the other one.
         must["product_id"] = wanted["product_id"] = "product_id"
     require_columns(names, must, path, what)
     if column_names(path, what=what) is None:
         return wanted  # JSON lines: any later row may bring a further field
-    return {name: column for name, column in wanted.items() if column in names}
+    return {name: column for name, column in wanted.items() if set(several(wanted, name)) <= set(names)}
 
 
 def product_from_row(
-    row: Mapping[str, Any], columns: Mapping[str, str], *, image_dir: Path | None, edge: int
-) -> Product:
-    """Turns a row of the products file into a product; reads nothing but the picture.
+    row: Mapping[str, Any], columns: Columns, *, image_dir: Path | None, edge: int
+) -> tuple[Product, list[BadRecord]]:
+    """Turns a row of the products file into a product; reads nothing but the pictures.
 
     Args:
-      row: cells by column name.
-      columns: the column of each field, as `product_columns` gives it. All other columns become attributes.
-      image_dir: folder of the pictures when the image column holds paths.
+      row: cells by column name. An image cell may hold a list of pictures.
+      columns: the columns of each field, as `product_columns` gives them. All other columns become attributes.
+      image_dir: folder of the pictures when an image column holds paths.
       edge: pictures are shrunk to fit a square of this many pixels.
 
+    Returns:
+      The product with the pictures that can be used, and what is wrong with each of the others.
+
     Raises:
-      BadRecord: the row has no id, no content, or a picture that cannot be used.
-      UsageError: the image column holds a path and there is no `image_dir`.
+      BadRecord: the row has no id, no content, or pictures of which none can be used.
+      UsageError: an image column holds a path and there is no `image_dir`.
     """
-    product_id = cell_text(row.get(columns["product_id"]))
+    product_id = cell_text(_cell(row, columns, "product_id"))
     if not product_id:
         raise BadRecord("missing_id", "has no product_id")
-    title = _words(row.get(columns["title"])) if "title" in columns else ""
-    picture = _picture(row.get(columns["image"]), image_dir) if "image" in columns else None
-    if not title and picture is None:
+    title = _words(_cell(row, columns, "title"))
+    images: list[bytes] = []
+    unusable: list[BadRecord] = []
+    for cell in _image_cells(row, columns):
+        try:
+            picture = _picture(cell, image_dir)
+            if picture is not None:
+                images.append(fit_image(picture, edge))
+        except BadRecord as bad:
+            unusable.append(bad)
+    if unusable and not images:
+        raise unusable[0]
+    if not title and not images:
         raise BadRecord("no_content", "has neither a title nor an image")
-    used = set(columns.values())
-    return Product(
+    texts = [_words(row.get(column)) for column in several(columns, "text")]
+    while texts and not texts[-1]:
+        texts.pop()
+    used = {column for name in columns for column in several(columns, name)}
+    product = Product(
         product_id=product_id,
         title=title,
-        image=None if picture is None else fit_image(picture, edge),
-        variant=cell_text(row.get(columns["variant"])) if "variant" in columns else "",
+        images=tuple(images),
+        variant=cell_text(_cell(row, columns, "variant")),
         attributes={
             name: text for name, value in row.items() if name and name not in used and (text := _attribute(value))
         },
+        texts=tuple(texts),
     )
+    return product, unusable
 
 
 def click_from_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, str, float]:
@@ -128,7 +158,7 @@ def click_from_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[
 
 
 def read_products(
-    path: Path, *, columns: Mapping[str, str], image_dir: Path | None, edge: int
+    path: Path, *, columns: Columns, image_dir: Path | None, edge: int, lost_image: Told | None = None
 ) -> Iterator[CheckedProduct]:
     """Streams a products file.
 
@@ -137,6 +167,7 @@ def read_products(
       columns: {field: column} of the user's mapping; see `product_columns`.
       image_dir: folder of the pictures when the image column holds paths.
       edge: pictures are shrunk to fit a square of this many pixels.
+      lost_image: called with the row and the fault of each picture that is left out of a product which has others.
 
     Yields:
       (row, product), or (row, BadRecord) for a row that cannot be used, such as one that repeats an id.
@@ -147,36 +178,39 @@ def read_products(
     found = product_columns(path, columns)
     first_rows: dict[str, int] = {}
     convert = partial(_products_of, columns=found, image_dir=image_dir, edge=edge)
-    for row, product in _threaded(convert, read_rows(path, what=PRODUCTS_FILE)):
+    for row, product, unusable in _threaded(convert, read_rows(path, what=PRODUCTS_FILE)):
         if isinstance(product, BadRecord):
             yield row, product
             continue
         first = first_rows.setdefault(product.product_id, row)
         if first == row:
+            if lost_image:
+                for bad in unusable:
+                    lost_image(row, bad)
             yield row, product
         else:
             yield row, BadRecord("duplicate_id", f"repeats the product_id {product.product_id!r} of row {first}")
 
 
 def _products_of(
-    rows: Sequence[CheckedRow], *, columns: Mapping[str, str], image_dir: Path | None, edge: int
-) -> list[CheckedProduct]:
-    products: list[CheckedProduct] = []
+    rows: Sequence[CheckedRow], *, columns: Columns, image_dir: Path | None, edge: int
+) -> list[ConvertedRow]:
+    products: list[ConvertedRow] = []
     for row, cells in rows:
         if isinstance(cells, BadRecord):
-            products.append((row, cells))
+            products.append((row, cells, []))
             continue
         try:
-            products.append((row, product_from_row(cells, columns, image_dir=image_dir, edge=edge)))
+            products.append((row, *product_from_row(cells, columns, image_dir=image_dir, edge=edge)))
         except BadRecord as bad:
-            products.append((row, bad))
+            products.append((row, bad, []))
     return products
 
 
-def _threaded(convert: Callable[[Sequence[CheckedRow]], list[CheckedProduct]], rows: Rows) -> Iterator[CheckedProduct]:
+def _threaded(convert: Callable[[Sequence[CheckedRow]], list[ConvertedRow]], rows: Rows) -> Iterator[ConvertedRow]:
     """Converts rows in their order; threads pay because pictures are read and decoded outside Python's lock."""
     workers = len(os.sched_getaffinity(0))
-    pending: deque[Future[list[CheckedProduct]]] = deque()
+    pending: deque[Future[list[ConvertedRow]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         while chunk := list(islice(rows, CHUNK)):
             pending.append(pool.submit(convert, chunk))
@@ -186,14 +220,29 @@ def _threaded(convert: Callable[[Sequence[CheckedRow]], list[CheckedProduct]], r
             yield from pending.popleft().result()
 
 
+def _cell(row: Mapping[str, Any], columns: Columns, field: str) -> Any:
+    column = single(columns, field)
+    return None if column is None else row.get(column)
+
+
+def _image_cells(row: Mapping[str, Any], columns: Columns) -> Iterator[Any]:
+    for column in several(columns, "image"):
+        value = row.get(column)
+        yield from value if isinstance(value, list) else [value]
+
+
 def _words(value: Any) -> str:
-    """Text with runs of white space, line breaks too, as one space."""
+    """Text with runs of white space, line breaks too, as one space; the texts of a list one after the other."""
+    if isinstance(value, list):
+        value = " ".join(map(cell_text, value))
+        if not is_text([value]):
+            raise BadRecord("bad_encoding", "holds text that is not UTF-8")
     return " ".join(cell_text(value).split())
 
 
 def _attribute(value: Any) -> str:
-    """A further column as text; empty for bytes, such as a second picture."""
-    if isinstance(value, bytes | dict):
+    """A further column as text; empty for bytes, such as pictures that are not mapped."""
+    if any(isinstance(part, bytes | dict) for part in (value if isinstance(value, list) else [value])):
         return ""
     return cell_text(value)
 

@@ -7,9 +7,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
+import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordReader
 
+from maxsearch.data.keywords import KEYWORDS, PRODUCT_KEYWORDS, Lexicon
+from maxsearch.data.product_keywords import TABLE, CatalogueKeywords, ProductKeywords
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, Product, unpack_interaction, unpack_product
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json, sha256_of
@@ -91,28 +94,30 @@ class PreparedDataset:
       manifest: its manifest.json.
       products: the products, by position.
       interactions: the interactions, by position.
+      keywords: the keywords, None when the data were prepared without.
     """
 
     path: Path
     manifest: dict[str, Any]
     products: Records[Product]
     interactions: Records[Interaction]
+    keywords: CatalogueKeywords | None
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over the shards' checksums: equal for equal data."""
+        """Hex SHA-256 over the checksums of shards and keywords: equal for equal data."""
         return self.manifest["fingerprint"]
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = False) -> "PreparedDataset":
-        """Opens a folder after a check that every shard is there with its size.
+        """Opens a folder after a check that every file is there with its size.
 
         Args:
           path: the folder.
-          verify: also read every shard and compare checksums.
+          verify: also read every file and compare checksums.
 
         Raises:
-          MaxsearchError: there is no usable manifest, or a shard is missing or differs from it.
+          MaxsearchError: there is no usable manifest, or a file is missing or differs from it.
         """
         manifest = read_manifest(path)
         return cls(
@@ -120,6 +125,7 @@ class PreparedDataset:
             manifest=manifest,
             products=Records(_shards(path, manifest["products"], verify), unpack_product),
             interactions=Records(_shards(path, manifest["interactions"], verify), unpack_interaction),
+            keywords=_keywords(path, manifest, verify),
         )
 
 
@@ -151,6 +157,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             )
             for part in (manifest["products"], manifest["interactions"])
         )
+        files = manifest["keywords"]["files"]
+        whole = whole and (not files or {file["name"] for file in files} == {KEYWORDS, TABLE})
     except (KeyError, TypeError):
         whole = False
     if not whole:
@@ -161,15 +169,37 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def _shards(path: Path, part: dict[str, Any], verify: bool) -> list[Shard]:
     shards = []
     for entry in part["shards"]:
-        file = path / entry["name"]
-        if not file.is_file():
-            raise MaxsearchError(f"the data shard {file} is missing: {REMEDY}")
-        size = file.stat().st_size
-        if size != entry["bytes"]:
-            raise MaxsearchError(
-                f"the data shard {file} has {size:,} bytes where its manifest says {entry['bytes']:,}: {REMEDY}"
-            )
-        if verify and sha256_of(file) != entry["sha256"]:
-            raise MaxsearchError(f"the data shard {file} differs from its checksum in the manifest: {REMEDY}")
+        file = _checked(path, entry, verify, what="data shard")
         shards.append(Shard(filename=str(file.absolute()), take=entry["records"]))
     return shards
+
+
+def _keywords(path: Path, manifest: dict[str, Any], verify: bool) -> CatalogueKeywords | None:
+    files = manifest["keywords"]["files"]
+    for entry in files:
+        _checked(path, entry, verify or entry["name"] == KEYWORDS, what="keywords file")
+    if not files:
+        return None
+    found = CatalogueKeywords(Lexicon.load(path / KEYWORDS, remedy=REMEDY), ProductKeywords(path / TABLE))
+    try:
+        rows = found.products.rows
+        fits = (rows.dtype, rows.shape) == (np.int16, (manifest["products"]["count"], PRODUCT_KEYWORDS))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise MaxsearchError(f"the keywords file {path / TABLE} holds no row for each product: {REMEDY}")
+    return found
+
+
+def _checked(path: Path, entry: dict[str, Any], verify: bool, *, what: str) -> Path:
+    file = path / entry["name"]
+    if not file.is_file():
+        raise MaxsearchError(f"the {what} {file} is missing: {REMEDY}")
+    size = file.stat().st_size
+    if size != entry["bytes"]:
+        raise MaxsearchError(
+            f"the {what} {file} has {size:,} bytes where its manifest says {entry['bytes']:,}: {REMEDY}"
+        )
+    if verify and sha256_of(file) != entry["sha256"]:
+        raise MaxsearchError(f"the {what} {file} differs from its checksum in the manifest: {REMEDY}")
+    return file

@@ -5,8 +5,9 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -21,12 +22,15 @@ from maxsearch.data.catalogue import (
     read_products,
 )
 from maxsearch.data.dataset import KIND
+from maxsearch.data.keywords import KEYWORDS
+from maxsearch.data.product_keywords import MAX_KEYWORDS, TABLE, KeywordCollector
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, pack_interaction, pack_product
+from maxsearch.data.screening import SUSPECTS, Screening
 from maxsearch.data.shards import write_shards
 from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.tables import read_rows, row_count, suggestion
+from maxsearch.data.tables import Columns, read_rows, row_count, several, single, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.files import directory_in_place, write_json
+from maxsearch.files import directory_in_place, sha256_of, write_json
 from maxsearch.manifest import MANIFEST, created_by
 from maxsearch.progress import Progress
 
@@ -45,24 +49,29 @@ class PrepareOptions:
       interactions: the interactions file.
       out: the folder to write; an older prepared folder there is replaced.
       image_dir: folder of the pictures when the image column holds paths.
-      columns: {field: column}; a field that is not mapped is read from the column of its own name.
+      columns: {field: column}; a field that is not mapped is read from the column of its own name. image and text may
+        have several columns.
       image_edge: pictures are shrunk to fit a square of this many pixels.
       max_bad_fraction: with more than this fraction of either file's rows rejected, nothing is written.
       shard_records: records in one shard file.
+      keywords: size of the vocabulary of keywords; 0 makes none.
+      screening: how a trained model looks for pictures that do not fit; None for not at all.
     """
 
     products: Path
     interactions: Path
     out: Path
     image_dir: Path | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
     image_edge: int = 224
     max_bad_fraction: float = 0.01
     shard_records: int = 8192
+    keywords: int = 2048
+    screening: Screening | None = None
 
 
 def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[str, Any]:
-    """Writes products, interactions, rejected rows and a manifest to `options.out`.
+    """Writes products, interactions, keywords, rejected rows and a manifest to `options.out`.
 
     The folder appears whole, with the manifest, or not at all; equal input gives equal bytes. Where too many rows are
     rejected they are left in OUT.rejected.jsonl, beside the folder.
@@ -77,6 +86,8 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[s
     out = options.out.resolve()
     _check_options(options)
     _check_columns(options)
+    if options.screening is not None:
+        options.screening.check(options.products, options.columns)
     _check_replaceable(out)
     aside = out.with_name(f"{out.name}.{REJECTED}")
     try:
@@ -103,6 +114,8 @@ def _check_options(options: PrepareOptions) -> None:
         raise UsageError(f"--max-bad-fraction {options.max_bad_fraction} is out of range: give 0 to 1")
     if options.shard_records < 1:
         raise UsageError(f"--shard-records {options.shard_records} is out of range: give 1 or more")
+    if not 0 <= options.keywords <= MAX_KEYWORDS:
+        raise UsageError(f"--keywords {options.keywords} is out of range: give 0 to {MAX_KEYWORDS}")
     if options.image_dir is not None and not options.image_dir.is_dir():
         raise UsageError(f"--image-dir {options.image_dir} is not a folder: give the folder of the pictures")
 
@@ -112,12 +125,13 @@ def _check_columns(options: PrepareOptions) -> None:
     fields = dict.fromkeys(PRODUCT_FIELDS + INTERACTION_FIELDS)
     for name in options.columns:
         if name not in fields:
-            raise UsageError(f"--map {name}={options.columns[name]} names no known field: {suggestion(name, fields)}")
+            given = several(options.columns, name)[0]
+            raise UsageError(f"--map {name}={given} names no known field: {suggestion(name, fields)}")
     found = (
         product_columns(options.products, options.columns),
         interaction_columns(options.interactions, options.columns),
     )
-    column = options.columns.get("product_id", "product_id")
+    column = single(options.columns, "product_id") or "product_id"
     if all(part["product_id"] != column for part in found):
         raise UsageError(
             f"--map product_id={column} names a column that neither {options.products} nor {options.interactions} has: "
@@ -136,6 +150,8 @@ def _check_replaceable(out: Path) -> None:
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         parts = (manifest["products"], manifest["interactions"]) if manifest["kind"] == KIND else ()
         own = {MANIFEST, REJECTED} | {shard["name"] for part in parts for shard in part["shards"]} if parts else set()
+        own |= {SUSPECTS} if parts else set()
+        own |= {file["name"] for file in manifest.get("keywords", {}).get("files", ())} if parts else set()
     except (OSError, ValueError, KeyError, TypeError):
         own = set()
     if names - own:
@@ -153,13 +169,22 @@ class _Rejections:
         self._aside = aside
         self._limit = limit
         self._counts: dict[str, Counter[str]] = {PRODUCTS_FILE: Counter(), INTERACTIONS_FILE: Counter()}
+        self._images: Counter[str] = Counter()
         self._examples: dict[tuple[str, str], tuple[int, str]] = {}
 
     def add(self, what: str, path: Path, row: int, bad: BadRecord) -> None:
         """Writes down one rejected row of the products or interactions file."""
         self._counts[what][bad.code] += 1
         self._examples.setdefault((what, bad.code), (row, bad.reason))
-        letter = {"file": path.name, "row": row, "code": bad.code, "reason": bad.reason}
+        self._write(path, row, bad.code, bad.reason)
+
+    def add_image(self, path: Path, row: int, bad: BadRecord) -> None:
+        """Writes down a picture that is left out of a product, which itself is kept."""
+        self._images[bad.code] += 1
+        self._write(path, row, bad.code, f"{bad.reason}: the product keeps its other images")
+
+    def _write(self, path: Path, row: int, code: str, reason: str) -> None:
+        letter = {"file": path.name, "row": row, "code": code, "reason": reason}
         self._stream.write(json.dumps(letter, ensure_ascii=False) + "\n")
 
     def check(self, what: str, path: Path, rows: int, kept: int) -> None:
@@ -186,6 +211,7 @@ class _Rejections:
             "products": products.total(),
             "interactions": interactions.total(),
             "by_reason": dict(products + interactions),
+            "images": dict(self._images),
             "file": REJECTED,
         }
 
@@ -195,8 +221,13 @@ def _write_records(
 ) -> dict[str, Any]:
     positions: dict[str, int] = {}
     attributes: set[str] = set()
+    rows: list[int] = []
+    words = KeywordCollector() if options.keywords else None
     products = write_shards(
-        draft, "products", _products(options, positions, attributes, rejections, progress), options.shard_records
+        draft,
+        "products",
+        _products(options, positions, rows, attributes, words, rejections, progress),
+        options.shard_records,
     )
     weights = _sum_clicks(options, positions, rejections, progress)
     interactions = write_shards(
@@ -205,7 +236,12 @@ def _write_records(
         (pack_interaction(Interaction(query, product, weight)) for (query, product), weight in weights.items()),
         options.shard_records,
     )
-    hashes = [shard["sha256"] for part in (products, interactions) for shard in part["shards"]]
+    keywords = _write_keywords(draft, words, weights, options.keywords)
+    screened: dict[str, Any] = {}
+    if options.screening is not None:
+        products, summary = options.screening.apply(draft, products, rows, options.shard_records, progress)
+        screened = {"screening": summary}
+    files = [*products["shards"], *interactions["shards"], *keywords["files"]]
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -213,23 +249,45 @@ def _write_records(
         "products": products,
         "interactions": interactions
         | {"queries": len({query for query, _ in weights}), "total_weight": math.fsum(weights.values())},
+        "keywords": keywords,
         "rejected": rejections.summary(),
         "image_edge": options.image_edge,
         "attributes": sorted(attributes),
-        "fingerprint": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256("\n".join(file["sha256"] for file in files).encode()).hexdigest(),
+        **screened,
     }
+
+
+def _write_keywords(
+    draft: Path, words: KeywordCollector | None, weights: Collection[tuple[str, int]], size: int
+) -> dict[str, Any]:
+    if words is None:
+        return {"count": 0, "files": []}
+    lexicon = words.write(draft, weights, size)
+    lexicon.save(draft / KEYWORDS)
+    paths = (draft / KEYWORDS, draft / TABLE)
+    files = [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths]
+    return {"count": len(lexicon), "files": files}
 
 
 def _products(
     options: PrepareOptions,
     positions: dict[str, int],
+    rows_of: list[int],
     attributes: set[str],
+    words: KeywordCollector | None,
     rejections: _Rejections,
     progress: Progress | None,
 ) -> Iterator[bytes]:
-    """Yields the packed products, and fills in their positions and the attributes' names."""
+    """Yields the packed products, and fills in their positions and rows, the attributes' names and the words."""
     path = options.products
-    records = read_products(path, columns=options.columns, image_dir=options.image_dir, edge=options.image_edge)
+    records = read_products(
+        path,
+        columns=options.columns,
+        image_dir=options.image_dir,
+        edge=options.image_edge,
+        lost_image=partial(rejections.add_image, path),
+    )
     rows = 0
     for row, product in _tracked(records, "Preparing products", path, progress):
         rows += 1
@@ -237,7 +295,10 @@ def _products(
             rejections.add(PRODUCTS_FILE, path, row, product)
         else:
             positions[product.product_id] = len(positions)
+            rows_of.append(row)
             attributes.update(product.attributes)
+            if words is not None:
+                words.add_product(product.title, product.texts)
             yield pack_product(product)
     rejections.check(PRODUCTS_FILE, path, rows, kept=len(positions))
 

@@ -8,14 +8,16 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import compress, islice
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from grain.experimental import index_shuffle
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Bool, Float, Int, Int32, Int64
 
+from maxsearch.data.keywords import Lexicon
+from maxsearch.data.product_keywords import CatalogueKeywords
 from maxsearch.data.records import Interaction, Product
 from maxsearch.errors import MaxsearchError, UsageError
 
@@ -33,18 +35,24 @@ class RawExample:
     Attributes:
       query: what the shopper typed.
       title: the product's title; may be empty.
-      image: an encoded picture, or None.
+      images: encoded pictures, the front one first.
       product: the product's row; equal rows are the same product.
       variant: the product's variant group, or empty.
       weight: the interaction's weight.
+      texts: the product's further text fields.
+      said: texts that are known to tell of the product beside these, such as a picture's other captions.
+      keywords: ids of the product's keywords in the source's lexicon, None when the source has none.
     """
 
     query: str
     title: str
-    image: bytes | None
+    images: tuple[bytes, ...]
     product: int
     variant: str = ""
     weight: float = 1.0
+    texts: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    keywords: tuple[int, ...] | None = None
 
 
 @runtime_checkable
@@ -63,6 +71,10 @@ class Catalogue(Protocol):
     def interactions(self) -> Sequence[Interaction]:
         """The interactions, by position."""
 
+    @property
+    def keywords(self) -> CatalogueKeywords | None:
+        """The keywords, None when there are none."""
+
 
 @runtime_checkable
 class ExampleSource(Protocol):
@@ -71,6 +83,10 @@ class ExampleSource(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hex digest of everything that decides which example a draw gives."""
+
+    @property
+    def lexicon(self) -> Lexicon | None:
+        """The keywords that came with the data, None when none did."""
 
     def __len__(self) -> int:
         """Draws in an epoch."""
@@ -146,46 +162,94 @@ def digest(*parts: object) -> str:
 class CatalogueSource:
     """Pairs from a prepared catalogue, drawn in proportion to a power of the interactions' weights."""
 
-    def __init__(self, dataset: Catalogue, weight_power: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, dataset: Catalogue, weight_power: float = 1.0, seed: int = 0, fraction: float = 1.0) -> None:
         """Reads all interactions into memory, column by column; products stay on disk.
 
         Args:
           dataset: a PreparedDataset.
           weight_power: 1 draws an interaction in proportion to its weight, 0 draws all equally often.
           seed: decides the order.
+          fraction: share of the products that are kept, with their interactions; see `kept_products`.
 
         Raises:
-          MaxsearchError: the dataset has no interactions.
-          UsageError: `weight_power` is no number from 0 to 1.
+          MaxsearchError: the dataset has no interactions, or none of the kept products has one.
+          UsageError: `weight_power` or `fraction` is no number from 0 to 1.
         """
         if not 0.0 <= weight_power <= 1.0:
             raise UsageError(f"weight_power is {weight_power}: choose a number from 0 to 1")
+        if not 0.0 < fraction <= 1.0:
+            raise UsageError(f"fraction is {fraction}: choose a number above 0 and at most 1")
         self._queries, self._products, self._weights = _columns(dataset.interactions)
         if not len(self._weights):
             raise MaxsearchError("the prepared data hold no interactions: prepare them with a file that has some")
-        self._dataset = dataset
+        if fraction < 1:
+            kept = np.flatnonzero(kept_products(self._products, fraction))
+            if not len(kept):
+                raise MaxsearchError(f"no interaction is left of the fraction {fraction} of the products: raise it")
+            self._queries = self._queries.take(pa.array(kept))
+            self._products, self._weights = self._products[kept], self._weights[kept]
+        self._dataset, self._fraction = dataset, fraction
         # By the largest weight first, so that the sum is finite whatever the unit of the weights.
         self._draws = EpochDraws((self._weights / self._weights.max()) ** weight_power, seed)
-        self.fingerprint = digest("catalogue", dataset.fingerprint, float(weight_power), seed)
+        # Named only where it matters, so that whole datasets keep the fingerprint that runs have saved.
+        part = () if fraction == 1 else (float(fraction),)
+        self.fingerprint = digest("catalogue", dataset.fingerprint, float(weight_power), seed, *part)
 
     def __len__(self) -> int:
         return len(self._draws)
+
+    @property
+    def lexicon(self) -> Lexicon | None:
+        """The keywords that came with the data."""
+        return self._dataset.keywords.lexicon if self._dataset.keywords else None
 
     def examples(self, draws: Sequence[int]) -> Iterator[RawExample]:
         """The examples of these draws, in this order."""
         positions = self._draws.positions(draws)
         queries = self._queries.take(pa.array(positions)).to_pylist()
         rows, weights = self._products[positions].tolist(), self._weights[positions].tolist()
+        keywords = self._dataset.keywords
         for query, row, weight in zip(queries, rows, weights, strict=True):
             product = self._dataset.products[row]
-            yield RawExample(query, product.title, product.image, row, product.variant, weight)
+            yield RawExample(
+                query=query,
+                title=product.title,
+                images=product.images,
+                product=row,
+                variant=product.variant,
+                weight=weight,
+                texts=product.texts,
+                keywords=keywords.products[row] if keywords else None,
+            )
 
     def texts(self) -> Iterator[str]:
-        """Every product's title, then every interaction's query."""
-        for product in self._dataset.products:
+        """Every kept product's title and further texts, then every kept interaction's query."""
+        kept = kept_products(np.arange(len(self._dataset.products)), self._fraction)
+        for product in compress(self._dataset.products, kept):
             yield product.title
+            yield from filter(None, product.texts)
         for query in self._queries:
             yield query.as_py()
+
+
+def kept_products(rows: Int[np.ndarray, " n"], fraction: float) -> Bool[np.ndarray, " n"]:
+    """Which products belong to a fraction of the catalogue.
+
+    Decided by a hash of the row alone (SplitMix64), so that every seed and host keeps the same products and a smaller
+    fraction is a part of a larger one.
+
+    Args:
+      rows: positions of products.
+      fraction: share that is kept, on average; 1 keeps all.
+    """
+    if fraction == 1:
+        return np.ones(len(rows), dtype=bool)
+    with np.errstate(over="ignore"):
+        mixed = (rows.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    chosen: Bool[np.ndarray, " n"] = (mixed ^ (mixed >> np.uint64(31))) / 2.0**64 < fraction
+    return chosen
 
 
 def _columns(

@@ -7,7 +7,6 @@ its next batch.
 
 import hashlib
 import time
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +18,9 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt8
 
-from maxsearch.data.sources import ExampleSource
+from maxsearch.data.keywords import PRODUCT_KEYWORDS, Lexicon, normalized, padded
+from maxsearch.data.records import text_fields
+from maxsearch.data.sources import ExampleSource, RawExample
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.tokenize import TextEncoder
 from maxsearch.data.transforms import (
@@ -35,11 +36,17 @@ from maxsearch.data.transforms import (
 )
 from maxsearch.errors import MaxsearchError, UsageError
 
-# B examples of this host's slice, Tq and Tt tokens, H x W pixels:
-#   query_ids int32 [B, Tq], query_mask bool [B, Tq]    title_ids int32 [B, Tt], title_mask bool [B, Tt]
-#   image uint8 [B, H, W, 3], image_present bool [B]    product int32 [B], the product's row
+# B examples of this host's slice, Tq and Tt tokens, F text fields, N pictures of H x W pixels:
+#   query_ids int32 [B, Tq], query_mask bool [B, Tq]
+#   title_ids int32 [B, F * Tt], title_mask bool [B, F * Tt], each field in Tt places of its own, the title first
+#   image uint8 [B, N, H, W, 3], image_present bool [B, N]    product int32 [B], the product's row
 #   variant int32 [B], hash of the variant group, -1 for none    query int32 [B], hash of the normalised query
 #   weight float32 [B], the interaction's weight as prepared
+# with `words`, the number of each token's word in its row, below 0 where there is none:
+#   query_word int32 [B, Tq], title_word int32 [B, F * Tt]
+# with a lexicon, ids filled up with -1:
+#   query_keywords int32 [B, 16], query_covered bool [B], whether these are all that the query asks for
+#   product_keywords int32 [B, 48]
 Batch = dict[str, np.ndarray]
 
 LAST_BATCH = 2**48
@@ -48,7 +55,7 @@ UNDECODABLE = "undecodable"  # travels with a batch from the worker, and is take
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How batches are made. Only `batch_size`, `seed` and `augment` change what they hold.
+    """How batches are made. Only how they are read and prepared ahead changes nothing in them.
 
     Attributes:
       batch_size: examples in a global batch.
@@ -60,6 +67,9 @@ class StreamOptions:
       process_index: this host's number.
       process_count: number of hosts; each takes an equal slice of every batch, in order.
       cache_images: bytes of decoded pictures that each process may keep in memory.
+      images: N, pictures of a product; of one that has more, some are drawn, or without `augment` the first taken.
+      texts: F, text fields of a product, with the title.
+      words: also tell which word each token belongs to.
     """
 
     batch_size: int
@@ -71,10 +81,13 @@ class StreamOptions:
     process_index: int = 0
     process_count: int = 1
     cache_images: int = 0
+    images: int = 1
+    texts: int = 1
+    words: bool = False
 
     def __post_init__(self) -> None:
-        smallest = {"batch_size": 1, "process_count": 1, "prefetch": 1}
-        for name in ("batch_size", "process_count", "prefetch", "seed", "num_workers", "num_threads", "cache_images"):
+        smallest = {"batch_size": 1, "process_count": 1, "prefetch": 1, "images": 1, "texts": 1}
+        for name in (*smallest, "seed", "num_workers", "num_threads", "cache_images"):
             value, least = getattr(self, name), smallest.get(name, 0)
             if value < least:
                 raise UsageError(f"{name} is {value}: choose at least {least}")
@@ -97,11 +110,13 @@ class BatchLoader:
         title_encoder: TextEncoder,
         image_size: tuple[int, int],
         options: StreamOptions,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self._source = source
         self._query_encoder, self._title_encoder = query_encoder, title_encoder
         self._size = image_size
         self._options = options
+        self._lexicon = lexicon
         self._zoom = zoom_of(options.augment) if options.augment else 1.0
         self._cache = ImageCache(options.cache_images)
 
@@ -111,36 +126,42 @@ class BatchLoader:
         count = options.batch_size // options.process_count
         first = batch * options.batch_size + options.process_index * count
         draws = range(first, first + count)
-        queries, titles = [], []
+        queries: list[str] = []
+        texts: list[str] = []
+        examples: list[RawExample] = []
         product, variant, query_hashes = np.empty((3, count), np.int32)
         weight = np.empty(count, np.float32)
-        image = np.empty((count, *self._size, 3), np.uint8)
-        image_present = np.empty(count, bool)
+        image = np.full((count, options.images, *self._size, 3), WHITE, np.uint8)
+        image_present = np.zeros((count, options.images), bool)
         undecodable = 0
         for i, (draw, example) in enumerate(zip(draws, self._source.examples(draws), strict=True)):
             # Made anew for each draw, so that its numbers depend on nothing else in the batch.
             rng = np.random.Generator(np.random.Philox(key=[options.seed, draw]))
-            query, title, has_image = example.query, example.title, example.image is not None
-            if example.image is not None:
+            for place, number in enumerate(self._chosen(len(example.images), rng)):
                 try:
-                    image[i] = self._pixels(example.product, example.image, rng)
+                    image[i, place] = self._pixels((example.product, number), example.images[number], rng)
+                    image_present[i, place] = True
                 except BadRecord:
                     undecodable += 1
-                    has_image = False
+            query, fields = example.query, text_fields(example.title, example.texts, options.texts)
             if options.augment:
-                has_title, has_image = drop_modality(rng, options.augment, bool(title.strip()), has_image)
-                title = drop_words(title, options.augment.title_word_drop, rng) if has_title else ""
+                has_text = any(field.strip() for field in fields)
+                has_text, has_image = drop_modality(rng, options.augment, has_text, bool(image_present[i].any()))
+                if has_text:
+                    fields[0] = drop_words(fields[0], options.augment.title_word_drop, rng)
+                else:
+                    fields = [""] * options.texts
                 query = drop_words(query, options.augment.query_word_drop, rng)
-            if not has_image:
-                image[i] = WHITE
-            image_present[i] = has_image
+                if not has_image:
+                    image[i], image_present[i] = WHITE, False
             product[i], weight[i] = example.product, example.weight
             variant[i] = hash31(example.variant) if example.variant else -1
             query_hashes[i] = query_hash(example.query)
             queries.append(query)
-            titles.append(title)
+            texts += fields
+            examples.append(example)
         query_ids, query_mask = self._query_encoder(queries)
-        title_ids, title_mask = self._title_encoder(titles)
+        title_ids, title_mask = (x.reshape(count, -1) for x in self._title_encoder(texts))
         return {
             "query_ids": query_ids,
             "query_mask": query_mask,
@@ -152,14 +173,47 @@ class BatchLoader:
             "variant": variant,
             "query": query_hashes,
             "weight": weight,
+            **(self._words(queries, texts) if options.words else {}),
+            **(self._keywords(examples, self._lexicon) if self._lexicon is not None else {}),
             UNDECODABLE: np.array(undecodable, np.int32),
         }
 
-    def _pixels(self, product: int, data: bytes, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        image = self._cache.get(product)
+    def _words(self, queries: list[str], texts: list[str]) -> Batch:
+        T, F = self._title_encoder.max_tokens, self._options.texts
+        titles = self._title_encoder.words(texts).reshape(-1, F, T)
+        # A word of a later field is another word, though both count from 0.
+        titles = np.where(titles < 0, -1, titles + T * np.arange(F, dtype=np.int32)[:, None])
+        return {"query_word": self._query_encoder.words(queries), "title_word": titles.reshape(-1, F * T)}
+
+    @staticmethod
+    def _keywords(examples: list[RawExample], lexicon: Lexicon) -> Batch:
+        # Of the whole texts: what augmentation leaves out is still asked for, and still so.
+        queries, covered = zip(*(lexicon.of_query(example.query) for example in examples), strict=True)
+        products = []
+        for example in examples:
+            if example.keywords is None:
+                ids = lexicon.ids(example.title, example.query, *example.said, *example.texts)
+            else:
+                ids = [place for place in example.keywords if place < len(lexicon)]
+            products.append(padded(ids, PRODUCT_KEYWORDS))
+        return {
+            "query_keywords": np.stack(queries),
+            "query_covered": np.array(covered),
+            "product_keywords": np.stack(products),
+        }
+
+    def _chosen(self, count: int, rng: np.random.Generator) -> list[int]:
+        """The numbers of the pictures that are shown, of `count`."""
+        if count <= self._options.images or self._options.augment is None:
+            return list(range(min(count, self._options.images)))
+        chosen: list[int] = np.sort(rng.choice(count, self._options.images, replace=False)).tolist()
+        return chosen
+
+    def _pixels(self, key: tuple[int, int], data: bytes, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+        image = self._cache.get(key)
         if image is None:
             image = decode(data, self._size, self._zoom)
-            self._cache.put(product, image)
+            self._cache.put(key, image)
         if self._options.augment is None:
             return render(image, self._size, None)
         return augment_image(image, self._size, rng, self._options.augment)
@@ -278,6 +332,7 @@ def make_stream(
     image_size: tuple[int, int],
     options: StreamOptions,
     start: int = 0,
+    lexicon: Lexicon | None = None,
 ) -> Stream:
     """Makes the stream of this host.
 
@@ -288,6 +343,7 @@ def make_stream(
       image_size: (H, W).
       options: how batches are made.
       start: number of the first global batch.
+      lexicon: the keywords that batches tell of: all, or the first ones, of the source's. None leaves them out.
 
     Returns:
       A stream of `Batch`. With `num_workers`, the calling script needs an `if __name__ == "__main__"` guard.
@@ -299,13 +355,13 @@ def make_stream(
         raise UsageError(f"the image size {image_size} is empty: choose a height and a width of at least 1")
     if not 0 <= start < LAST_BATCH:
         raise UsageError(f"the stream cannot start at batch {start}: choose 0 or more")
-    loader = BatchLoader(source, query_encoder, title_encoder, image_size, options)
+    loader = BatchLoader(source, query_encoder, title_encoder, image_size, options, lexicon)
     return Stream(source, loader, options, start)
 
 
 def query_hash(query: str) -> int:
     """31-bit hash of a query, equal for queries that differ in case, width or spaces only."""
-    return hash31(" ".join(unicodedata.normalize("NFKC", query).casefold().split()))
+    return hash31(normalized(query))
 
 
 @lru_cache(maxsize=2**17)

@@ -22,6 +22,9 @@ from maxsearch.errors import MaxsearchError, UsageError
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+Columns = Mapping[str, str | tuple[str, ...]]
+"""The column of each field; a field in REPEATED may have several."""
+REPEATED = ("image", "text")
 SUFFIXES = ".csv, .tsv, .jsonl, .ndjson (or one of these with .gz) or .parquet"
 
 
@@ -92,23 +95,24 @@ def columns_until(path: Path, wanted: Collection[str], *, what: str) -> list[str
     return list(seen)
 
 
-def require_columns(names: Sequence[str], wanted: Mapping[str, str], path: Path, what: str) -> None:
+def require_columns(names: Sequence[str], wanted: Columns, path: Path, what: str) -> None:
     """Checks that a table has the column of each wanted field.
 
     Args:
       names: the table's columns.
-      wanted: {field: column}.
+      wanted: the column, or columns, of each field.
       path, what: the file and its role, for the message.
 
     Raises:
       UsageError: a column is absent; the message names those that are there.
     """
-    for name, column in wanted.items():
-        if column not in names:
-            raise UsageError(
-                f"the {what} {path} has no column {column!r} for the field {name}: {suggestion(column, names)} "
-                f"(--map {name}=COLUMN)"
-            )
+    for name in wanted:
+        for column in several(wanted, name):
+            if column not in names:
+                raise UsageError(
+                    f"the {what} {path} has no column {column!r} for the field {name}: {suggestion(column, names)} "
+                    f"(--map {name}=COLUMN)"
+                )
 
 
 def row_count(path: Path, *, what: str = "file") -> int | None:
@@ -119,22 +123,36 @@ def row_count(path: Path, *, what: str = "file") -> int | None:
         return file.metadata.num_rows
 
 
-def parse_mapping(pairs: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+def several(columns: Columns, field: str) -> tuple[str, ...]:
+    """The columns of a field, in order; none when it has no entry."""
+    column = columns.get(field, ())
+    return (column,) if isinstance(column, str) else column
+
+
+def single(columns: Columns, field: str) -> str | None:
+    """The column of a field that has one at most."""
+    return next(iter(several(columns, field)), None)
+
+
+def parse_mapping(pairs: Sequence[str], fields: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
     """Parses `--map` pairs such as "title=productDisplayName" into {field: column}.
 
+    A field in REPEATED may come again: "image=front", "image=back" gives {"image": ("front", "back")}.
+
     Raises:
-      UsageError: a pair is not FIELD=COLUMN, names an unknown field, or names a field twice.
+      UsageError: a pair is not FIELD=COLUMN, names an unknown field, or names another field or the same pair twice.
     """
-    columns: dict[str, str] = {}
+    columns: dict[str, str | tuple[str, ...]] = {}
     for pair in pairs:
         name, separator, column = (part.strip() for part in pair.partition("="))
         if not (name and separator and column):
             raise UsageError(f"--map {pair!r} is not of the form FIELD=COLUMN: write for example {fields[0]}=my_column")
         if name not in fields:
             raise UsageError(f"--map {pair!r} names no known field: {suggestion(name, fields)}")
-        if name in columns:
-            raise UsageError(f"--map gives the field {name!r} twice ({columns[name]!r} and {column!r}): keep one")
-        columns[name] = column
+        known = several(columns, name)
+        if column in known or (known and name not in REPEATED):
+            raise UsageError(f"--map gives the field {name!r} twice ({known[-1]!r} and {column!r}): keep one")
+        columns[name] = (*known, column) if known else column
     return columns
 
 

@@ -65,18 +65,27 @@ class TfdsSource:
     def __len__(self) -> int:
         return len(self._draws)
 
+    @property
+    def lexicon(self) -> None:
+        """TFDS data come without keywords."""
+
     def examples(self, draws: Sequence[int]) -> Iterator[RawExample]:
         """The examples of these draws, in this order."""
         records = self._opened()
         for draw, position in zip(draws, self._draws.positions(draws).tolist(), strict=True):
             record = records[position]
-            texts = _texts(record, self._text_key)
+            texts = said = _texts(record, self._text_key)
             if len(texts) > 1:
                 # The counter's last word keeps these numbers apart from the stream's own under the same key.
                 rng = np.random.Generator(np.random.Philox(key=[self._seed, draw], counter=[0, 0, 0, 1]))
                 texts = [texts[rng.integers(len(texts))]]
-            image = _value(record, self._image_key)
-            yield RawExample(query=texts[0] if texts else "", title="", image=image, product=position)
+            yield RawExample(
+                query=texts[0] if texts else "",
+                title="",
+                images=(_value(record, self._image_key),),
+                product=position,
+                said=tuple(said),
+            )
 
     def texts(self) -> Iterator[str]:
         """Every text of the split."""

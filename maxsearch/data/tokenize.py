@@ -139,7 +139,7 @@ class TextEncoder:
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.enable_truncation(max_tokens)
         self._backend.no_padding()
-        self._rows: dict[str, Int32[np.ndarray, " n"]] = {}
+        self._rows: dict[str, Int32[np.ndarray, "2 n"]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": {}}
@@ -151,6 +151,26 @@ class TextEncoder:
           ids int32 [N, T], filled with the padding id, and mask bool [N, T], True on tokens. A text without tokens of
           its own (empty, or spaces only) gives an all-False row, whatever special tokens the template adds.
         """
+        known = self._known(texts)
+        ids = np.full((len(texts), self.max_tokens), self.pad_id, np.int32)
+        mask = np.zeros((len(texts), self.max_tokens), bool)
+        for i, text in enumerate(texts):
+            row = known[text][0]
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        return ids, mask
+
+    def words(self, texts: Sequence[str]) -> Int32[np.ndarray, "N T"]:
+        """The number of the word in its text that each token belongs to; -1 for special tokens and behind the end."""
+        known = self._known(texts)
+        numbers = np.full((len(texts), self.max_tokens), -1, np.int32)
+        for i, text in enumerate(texts):
+            row = known[text][1]
+            numbers[i, : len(row)] = row
+        return numbers
+
+    def _known(self, texts: Sequence[str]) -> dict[str, Int32[np.ndarray, "2 n"]]:
+        """Token ids and word numbers of each text."""
         rows = self._rows
         known = {text: rows[text] for text in texts if text in rows}
         missing = list(dict.fromkeys(text for text in texts if text not in known))
@@ -160,19 +180,21 @@ class TextEncoder:
                 rows.clear()
             rows.update(fresh)
             known.update(fresh)
-        ids = np.full((len(texts), self.max_tokens), self.pad_id, np.int32)
-        mask = np.zeros((len(texts), self.max_tokens), bool)
-        for i, text in enumerate(texts):
-            row = known[text]
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return ids, mask
+        return known
 
-    def _encode(self, texts: list[str]) -> dict[str, Int32[np.ndarray, " n"]]:
+    def _encode(self, texts: list[str]) -> dict[str, Int32[np.ndarray, "2 n"]]:
         # A command line may bring lone surrogates, which the tokenizer refuses.
         encodings = self._backend.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
-        empty = np.zeros(0, np.int32)
+        empty = np.zeros((2, 0), np.int32)
         return {
-            text: empty if all(encoding.special_tokens_mask) else np.asarray(encoding.ids, np.int32)
+            text: empty
+            if all(encoding.special_tokens_mask)
+            else np.asarray([encoding.ids, _numbered(encoding.word_ids)], np.int32)
             for text, encoding in zip(texts, encodings, strict=True)
         }
+
+
+def _numbered(words: list[int | None]) -> list[int]:
+    """Words numbered anew without gaps, so that the numbers stay below that of the tokens; -1 for special tokens."""
+    places = {word: place for place, word in enumerate(sorted({word for word in words if word is not None}))}
+    return [-1 if word is None else places[word] for word in words]

@@ -1,7 +1,7 @@
 """A catalogue embedded by a model and ranked in one pass over its file."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,10 +11,11 @@ from jaxtyping import Float32
 
 from maxsearch.data.catalogue import BadRecord, product_columns, read_products
 from maxsearch.data.records import Product
-from maxsearch.data.tables import row_count
+from maxsearch.data.tables import Columns, row_count
 from maxsearch.errors import MaxsearchError
 from maxsearch.evaluation.retrieval import Ranking, TopK
 from maxsearch.evaluation.runs import require_trec_identifier
+from maxsearch.evaluation.weights import require_attribute
 from maxsearch.progress import Progress
 
 OURS = "ours"
@@ -44,6 +45,11 @@ class Encoded(Protocol):
     @property
     def v(self) -> Float32[np.ndarray, "N D"]:
         """Image vectors."""
+        ...
+
+    @property
+    def weights(self) -> Float32[np.ndarray, "N 2"]:
+        """How much title and image weigh in the fused vectors."""
         ...
 
 
@@ -76,8 +82,10 @@ class Catalogue:
 
     Attributes:
       ids: product identifiers by catalogue position.
-      titles: their titles.
+      titles: their titles, each with the further texts behind it.
       images: number of products with a picture.
+      values, weights: of the attribute by which modality weights are asked for, and the weights; empty when they are
+        not.
       rejected: number of unusable rows by code.
       first_rejected: row and reason of the first unusable row by code.
     """
@@ -85,6 +93,8 @@ class Catalogue:
     ids: list[str] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
     images: int = 0
+    values: list[str] = field(default_factory=list)
+    weights: list[Float32[np.ndarray, "N 2"]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     first_rejected: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -101,7 +111,7 @@ class ProductsFile:
     """
 
     path: Path
-    columns: Mapping[str, str]
+    columns: Columns
     image_dir: Path | None
     max_bad_fraction: float
 
@@ -114,6 +124,7 @@ def rank_catalogue(
     *,
     parts: bool,
     trec_identifiers: bool,
+    weights_by: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Ranking], Catalogue]:
     """Embeds a catalogue in one pass and ranks it for every query.
@@ -125,6 +136,7 @@ def rank_catalogue(
       k: ranks per query, cut to the size of the catalogue.
       parts: whether the title vectors alone and the image vectors alone are ranked too, where any product has them.
       trec_identifiers: whether every product identifier must fit into a TREC run.
+      weights_by: the attribute whose values are kept beside the modality weights; None keeps neither.
       progress: where to report.
 
     Returns:
@@ -133,7 +145,10 @@ def rank_catalogue(
     Raises:
       UsageError, MaxsearchError: the file cannot be read, is empty, or has too many unusable rows.
     """
-    product_columns(file.path, file.columns)  # a missing column is told before anything is embedded
+    # A missing column is told before anything is embedded.
+    columns = product_columns(file.path, file.columns)
+    if weights_by is not None:
+        require_attribute(file.path, columns, weights_by)
     vectors = encoder.encode_queries(queries)
     vectors_of: dict[str, Callable[[Encoded], Float32[np.ndarray, "N D"]]] = {OURS: lambda batch: batch.p}
     if parts:
@@ -141,13 +156,16 @@ def rank_catalogue(
         vectors_of[IMAGE_ONLY] = lambda batch: batch.v
     best = {name: TopK(vectors, k) for name in vectors_of}
     catalogue = Catalogue()
-    for batch in encoder.encode_products(_usable(file, encoder.image_edge, catalogue, progress)):
+    for batch in encoder.encode_products(usable(file, encoder.image_edge, catalogue, progress)):
         for product in batch.products:
             if trec_identifiers:
                 require_trec_identifier(product.product_id, what="product")
             catalogue.ids.append(product.product_id)
-            catalogue.titles.append(product.title)
+            catalogue.titles.append(" ".join(filter(None, (product.title, *product.texts))))
             catalogue.images += product.image is not None
+        if weights_by is not None:
+            catalogue.values += [product.attributes.get(weights_by, "") for product in batch.products]
+            catalogue.weights.append(batch.weights)
         for name, top in best.items():
             top.add(vectors_of[name](batch))
     _require_usable(file, catalogue)
@@ -158,12 +176,27 @@ def rank_catalogue(
     return {name: top.ranking() for name, top in best.items()}, catalogue
 
 
-def _usable(file: ProductsFile, edge: int, catalogue: Catalogue, progress: Progress | None) -> Iterator[Product]:
+def usable(
+    file: ProductsFile,
+    edge: int,
+    catalogue: Catalogue,
+    progress: Progress | None = None,
+    what: str = "embedding products",
+) -> Iterator[Product]:
+    """The products of a catalogue that can be ranked, in order; the others are counted in `catalogue`.
+
+    Args:
+      file: the catalogue.
+      edge: longest side of a picture in pixels.
+      catalogue: where unusable rows are counted.
+      progress: where to report.
+      what: is being done, for the report.
+    """
     rows: Iterable[tuple[int, Product | BadRecord]] = read_products(
         file.path, columns=file.columns, image_dir=file.image_dir, edge=edge
     )
     if progress is not None:
-        rows = progress.track(rows, "embedding products", row_count(file.path))
+        rows = progress.track(rows, what, row_count(file.path))
     for row, product in rows:
         if isinstance(product, BadRecord):
             catalogue.rejected[product.code] += 1

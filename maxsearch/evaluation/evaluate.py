@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from maxsearch.data.tables import Columns
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation import metrics
 from maxsearch.evaluation.baselines import bm25, random_ranking
 from maxsearch.evaluation.embedded import OURS, Catalogue, ProductEncoder, ProductsFile, rank_catalogue
 from maxsearch.evaluation.judgments import read_qrels, read_queries
 from maxsearch.evaluation.metrics import Relevance
+from maxsearch.evaluation.rerank import pair_encoder, rerank
 from maxsearch.evaluation.results import Evaluation, SystemRow
 from maxsearch.evaluation.runs import read_run, require_trec_identifier, write_run
+from maxsearch.evaluation.weights import weights_by
 from maxsearch.progress import Progress
 
 SMALLEST_K = 100  # recall@100 needs that many ranks
@@ -39,6 +42,8 @@ class EvaluateOptions:
       relevant_grade: the lowest grade that counts as relevant for recall and MRR.
       save_run: where to write the ranking of every query that has text, as a TREC run.
       compare: TREC runs for further columns of the table.
+      rerank: how many of the first ranks the matching head re-orders, in a row of its own; 0 does without.
+      weights_by: an attribute of the catalogue, by whose values the modality weights are averaged.
       parts: whether the title vectors alone and the image vectors alone are ranked too.
       max_bad_fraction: share of the catalogue's rows that may be unusable.
       seed: of the bootstrap and the random ranking.
@@ -47,12 +52,14 @@ class EvaluateOptions:
     products: Path
     queries: Path
     qrels: Path
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
     image_dir: Path | None = None
     k: int = 100
     relevant_grade: int = 1
     save_run: Path | None = None
     compare: Sequence[Path] = ()
+    rerank: int = 0
+    weights_by: str | None = None
     parts: bool = True
     max_bad_fraction: float = 0.01
     seed: int = 0
@@ -60,6 +67,8 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         if self.k < SMALLEST_K:
             raise UsageError(f"-k {self.k} is too few ranks for recall@100: give {SMALLEST_K} or more")
+        if self.rerank and not 2 <= self.rerank <= self.k:
+            raise UsageError(f"--rerank {self.rerank} re-orders nothing: give from 2 to the {self.k} ranks of -k")
         if self.relevant_grade < 1:
             raise UsageError(f"--relevant-grade {self.relevant_grade} would count every product: give 1 or more")
         if not 0 <= self.max_bad_fraction <= 1:
@@ -74,14 +83,15 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
     All files but the products are read and checked before anything is embedded.
 
     Raises:
-      UsageError: a file or a column is missing.
+      UsageError: a file or a column is missing, or the model cannot re-rank and should.
       MaxsearchError: a malformed file, no common identifiers, or too many unusable products.
     """
+    scorer = pair_encoder(encoder) if options.rerank else None
     texts = read_queries(options.queries, options.columns)
     qrels = read_qrels(options.qrels, options.columns)
     runs = {path: read_run(path) for path in options.compare}
     least = options.relevant_grade
-    judged = _judged(texts, qrels, options)
+    judged = judged_queries(texts, qrels, options)
     for path, run in runs.items():
         if not run.keys() & set(judged):
             raise MaxsearchError(
@@ -101,6 +111,7 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
         options.k,
         parts=options.parts,
         trec_identifiers=options.save_run is not None,
+        weights_by=options.weights_by,
         progress=progress,
     )
     if options.save_run:
@@ -130,6 +141,9 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
     chosen = np.array([place[query] for query in queries], dtype=np.int64)
     rankings = {name: ranking.rows[chosen] for name, ranking in ours.items()}
     wanted = [texts[query] for query in queries]
+    if scorer is not None:
+        rows = rerank(file, scorer, wanted, rankings[OURS], options.rerank, progress)
+        rankings = {OURS: rankings[OURS], f"{OURS} (re-ranked {options.rerank})": rows, **rankings}
     rankings["BM25"] = bm25(wanted, catalogue.titles, options.k).rows
     rankings["random"] = random_ranking(len(queries), len(catalogue.ids), options.k, seed=options.seed).rows
     missing = {}
@@ -148,14 +162,22 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
             "k": options.k,
             "gain": "2^grade - 1",
             "relevant_grade": least,
+            "rerank": options.rerank,
             "interval": {"method": "percentile bootstrap over queries", "level": 0.95, "resamples": metrics.RESAMPLES},
             "seed": options.seed,
         },
+        weights=weights_by(np.concatenate(catalogue.weights), catalogue.values) if options.weights_by else None,
     )
 
 
-def _judged(texts: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]], options: EvaluateOptions) -> list[str]:
-    """Queries that have text and at least one relevant product, in or out of the catalogue."""
+def judged_queries(
+    texts: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]], options: EvaluateOptions
+) -> list[str]:
+    """Queries that have text and at least one relevant product, in or out of the catalogue.
+
+    Raises:
+      MaxsearchError: there is none.
+    """
     if not texts.keys() & qrels.keys():
         raise MaxsearchError(
             f"no query of {options.queries} is judged in {options.qrels}: the queries are {_some(texts)}, the "

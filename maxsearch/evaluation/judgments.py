@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maxsearch.data.tables import BadRecord, cell_text, read_table
+from maxsearch.data.tables import BadRecord, Columns, cell_text, read_table, single
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.runs import text_lines
 
@@ -28,7 +28,7 @@ WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.0+)?")
 LARGEST_GRADE = 100  # the gain 2^grade - 1 of anything larger drowns every other judgment
 
 
-def read_queries(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
+def read_queries(path: Path, columns: Columns) -> dict[str, str]:
     """Reads the test queries.
 
     Args:
@@ -56,7 +56,7 @@ def read_queries(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
     return queries
 
 
-def read_qrels(path: Path, columns: Mapping[str, str]) -> dict[str, dict[str, int]]:
+def read_qrels(path: Path, columns: Columns) -> dict[str, dict[str, int]]:
     """Reads graded relevance judgments.
 
     Args:
@@ -88,7 +88,7 @@ def read_qrels(path: Path, columns: Mapping[str, str]) -> dict[str, dict[str, in
     return qrels
 
 
-def _query_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, str]]]:
+def _query_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, str]]]:
     what = "queries file"
     first = _first_line(path, what)
     if first is not None and not _is_header(first.split("\t"), QUERY_FIELDS, columns) and first.count("\t") == 1:
@@ -104,7 +104,7 @@ def _query_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, t
         yield place, (_text(query_id, place), _text(query, place))
 
 
-def _qrel_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, str, Any]]]:
+def _qrel_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, str, Any]]]:
     what = "qrels file"
     first = _first_line(path, what)
     if first is not None and len(first.split()) == 4 and WHOLE_NUMBER.fullmatch(first.split()[3]):
@@ -129,14 +129,12 @@ def _first_line(path: Path, what: str) -> str | None:
     return next((line for _, line in text_lines(path, what=what)), None)
 
 
-def _is_header(cells: list[str], fields: tuple[str, ...], columns: Mapping[str, str]) -> bool:
-    known = {name for field in fields for name in (field, columns.get(field), *BEIR_NAMES[field])}
+def _is_header(cells: list[str], fields: tuple[str, ...], columns: Columns) -> bool:
+    known = {name for field in fields for name in (field, single(columns, field), *BEIR_NAMES[field])}
     return any(cell.strip().strip('"') in known for cell in cells)
 
 
-def _table_rows(
-    path: Path, fields: tuple[str, ...], columns: Mapping[str, str], what: str
-) -> Iterator[tuple[str, list[Any]]]:
+def _table_rows(path: Path, fields: tuple[str, ...], columns: Columns, what: str) -> Iterator[tuple[str, list[Any]]]:
     chosen: list[str] | None = None
     for number, row in read_table(path, what=what):
         if chosen is None:
@@ -144,8 +142,8 @@ def _table_rows(
         yield f"{path}, row {number}", [row.get(column) for column in chosen]
 
 
-def _column(field: str, row: Mapping[str, Any], columns: Mapping[str, str], path: Path, what: str) -> str:
-    mapped = columns.get(field)
+def _column(field: str, row: Mapping[str, Any], columns: Columns, path: Path, what: str) -> str:
+    mapped = single(columns, field)
     if mapped is not None and mapped in row:
         return mapped
     # One --map serves every file of the command, and these fields stand in several of them under different names.

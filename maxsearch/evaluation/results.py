@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from maxsearch.evaluation.metrics import Interval
+from maxsearch.evaluation.weights import WeightRow
 
 SCHEMA_VERSION = 1
 
@@ -37,12 +38,14 @@ class Evaluation:
       queries: identifiers of the evaluated queries, in the order of `per_query`.
       counts: products and judgments used, and queries and rows left out, by reason.
       settings: what else the figures depend on.
+      weights: mean modality weights by value of an attribute; None when they were not asked for.
     """
 
     rows: list[SystemRow]
     queries: list[str]
     counts: dict[str, Any]
     settings: dict[str, Any]
+    weights: list[WeightRow] | None = None
 
     def to_json(self, *, per_query: bool = False) -> dict[str, Any]:
         """The figures as plain JSON values; with `per_query`, also every query's."""
@@ -63,6 +66,8 @@ class Evaluation:
             "counts": self.counts,
             "settings": self.settings,
         }
+        if self.weights is not None:
+            result["weights"] = [asdict(row) for row in self.weights]
         if per_query:
             result["queries"] = self.queries
         return result

@@ -1,5 +1,7 @@
 """An evaluation as a table for people."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
@@ -8,9 +10,11 @@ from rich.text import Text
 
 from maxsearch.evaluation.metrics import METRICS, Interval
 from maxsearch.evaluation.results import Evaluation
+from maxsearch.evaluation.weights import WeightRow
 
 TITLES = {"ndcg@10": "nDCG@10", "recall@10": "recall@10", "recall@100": "recall@100", "mrr": "MRR"}
 UNLIMITED = 100_000
+MOST_VALUES = 20
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
@@ -33,6 +37,17 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     console.print(table)
     for line in notes(evaluation):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if evaluation.weights is not None:
+        print_weights(evaluation.weights, console)
+
+
+def print_weights(rows: Sequence[WeightRow], console: Console) -> None:
+    """Prints the mean weights of title and image for the values that most products have."""
+    lines = [row.value or "(none)" for row in rows[:MOST_VALUES]]
+    cells = [[f"{row.products:,}", f"{row.title:.3f}", f"{row.image:.3f}"] for row in rows[:MOST_VALUES]]
+    console.print(_table("value", ["products", "title weight", "image weight"], lines, cells))
+    if len(rows) > MOST_VALUES:
+        console.print(f"{len(rows) - MOST_VALUES:,} rarer values are in the JSON of --out.", highlight=False)
 
 
 def _table(corner: str, columns: list[str], lines: list[str], cells: list[list[str]]) -> Table:

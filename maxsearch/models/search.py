@@ -14,10 +14,14 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from maxsearch.config import Config
 from maxsearch.mesh import spec
-from maxsearch.models.fusion import GatedFusion, Tokens
+from maxsearch.models.align import make_aligner
+from maxsearch.models.fusion import FusionInputs, Tokens, make_fusion
+from maxsearch.models.heads import make_heads
 from maxsearch.models.layers import Linear, constant, l2_normalize, masked_mean, normal
 from maxsearch.models.text import TextEncoder
 from maxsearch.models.vision import ImageEncoder
+
+Words = tuple[tuple[int, ...], ...]  # token ids of each keyword
 
 
 @jax.tree_util.register_dataclass
@@ -39,35 +43,62 @@ class ProductVectors:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class ProductTokens:
+    """Token states behind the product vectors, for the losses that compare parts.
+
+    Attributes:
+      words: of the title, in the title tower's width; those of further text fields follow.
+      patches: of the pictures, in the image tower's width, picture by picture.
+      visual: visual words of the pictures in the title tower's width; None when the model has no aligner.
+    """
+
+    words: Tokens
+    patches: Tokens
+    visual: Tokens | None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Outputs:
     """What one forward pass gives to the losses.
 
     Attributes:
       query: unit vectors of the queries.
-      products: those of the products.
+      query_words: their token states.
+      products: unit vectors of the products.
+      tokens: their token states.
       logit_scale: what cosines are multiplied with, 1 / temperature.
       logit_bias: what the sigmoid loss adds to a logit.
     """
 
     query: Float[Array, "B E"]
+    query_words: Tokens
     products: ProductVectors
+    tokens: ProductTokens
     logit_scale: Float[Array, ""]
     logit_bias: Float[Array, ""]
 
 
 class SearchModel(nnx.Module):
-    """Query encoder, title encoder, image encoder and fusion tower.
+    """Query encoder, title encoder, image encoder and fusion tower, and the heads that the config's losses use.
 
     The three encoders follow MAKE (Taobao, arXiv 2301.12646: the query has a text encoder of its own).
     """
 
-    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: Config, rngs: nnx.Rngs, words: Words = ()) -> None:
+        """Draws the parameters.
+
+        Args:
+          config: the run's config.
+          rngs: the source of randomness.
+          words: the token ids of each keyword, the most frequent first, at most `model.keywords` of them.
+        """
         model = config.model
         # Own weights, one start: a word that training hardly sees still matches itself across the two towers (ours).
         start = rngs.params()
         query_rngs, title_rngs = nnx.Rngs(params=start), nnx.Rngs(params=start)
         self.query_encoder = TextEncoder(query_rngs, model.query, model)
-        self.title_encoder = TextEncoder(title_rngs, model.title, model)
+        self.title_encoder = TextEncoder(title_rngs, model.title, model, fields=model.texts)
         self.image_encoder = ImageEncoder(rngs, model)
         self.query_project = Linear(query_rngs, model.query.width, model.dim)
         self.title_project = Linear(title_rngs, model.title.width, model.dim)
@@ -76,54 +107,105 @@ class SearchModel(nnx.Module):
         self.image_to_fusion = Linear(rngs, model.image.width, model.fusion.width)
         self.title_null = normal(rngs, (model.title.width,), (None,), fan_in=model.title.width)
         self.image_null = normal(rngs, (model.image.width,), (None,), fan_in=model.image.width)
-        self.fusion = GatedFusion(rngs, model)
+        self.fusion = make_fusion(rngs, model)
         self.logit_scale = constant((), (), math.log(config.loss.scale))
         # SigLIP: at the start almost every pair is a negative, and the bias says so.
         self.logit_bias = constant((), (), -10.0)
+        self.heads = nnx.Dict(make_heads(rngs, config))
+        self.aligner = make_aligner(rngs, config, words)
 
     def encode_query(
         self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None
     ) -> Float[Array, "B E"]:
         """Unit vectors of queries."""
-        return l2_normalize(self.query_project(masked_mean(self.query_encoder(ids, mask, key), mask)))
+        return self.query_vector(self.query_words(ids, mask, key))
+
+    def query_words(self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None) -> Tokens:
+        """Token states of queries."""
+        return Tokens(self.query_encoder(ids, mask, key), mask)
+
+    def query_vector(self, words: Tokens) -> Float[Array, "B E"]:
+        """Unit vectors of queries from their token states."""
+        return l2_normalize(self.query_project(masked_mean(words.states, words.mask)))
 
     def encode_product(
         self,
         title_ids: Int[Array, "B T"],
         title_mask: Bool[Array, "B T"],
-        image: UInt8[Array, "B H W 3"],
-        image_present: Bool[Array, " B"],
+        image: UInt8[Array, "B N H W 3"],
+        image_present: Bool[Array, "B N"],
         key: PRNGKeyArray | None = None,
     ) -> ProductVectors:
         """Unit vectors of products; a missing title or image is replaced by a learned null token."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        title_present = title_mask.any(axis=1)
+        tokens = self.product_tokens(title_ids, title_mask, image, image_present, keys[:2])
+        return self.join(tokens, title_mask.any(axis=1), image_present.any(axis=1), keys[2])
+
+    def product_tokens(
+        self,
+        title_ids: Int[Array, "B T"],
+        title_mask: Bool[Array, "B T"],
+        image: UInt8[Array, "B N H W 3"],
+        image_present: Bool[Array, "B N"],
+        keys: tuple[PRNGKeyArray | None, ...] = (None, None),
+    ) -> ProductTokens:
+        """Token states of products, before they are joined; arguments as for `encode_product`."""
+        B, N = image_present.shape
         words, words_mask = with_null(
-            self.title_encoder(title_ids, title_mask, keys[0]), title_mask, title_present, self.title_null[...]
+            self.title_encoder(title_ids, title_mask, keys[0]), title_mask, title_mask.any(axis=1), self.title_null[...]
         )
-        patches = self.image_encoder(image, keys[1])
-        all_patches = jnp.ones(patches.shape[:2], bool, out_sharding=spec("batch", None))
-        patches, patches_mask = with_null(patches, all_patches, image_present, self.image_null[...])
-        title = l2_normalize(self.title_project(masked_mean(words, words_mask)))
-        picture = l2_normalize(self.image_project(masked_mean(patches, patches_mask)))
-        fused, weights = self.fusion(
-            Tokens(self.title_to_fusion(words), words_mask),
-            Tokens(self.image_to_fusion(patches), patches_mask),
-            title,
-            picture,
-            jnp.stack([title_present, image_present], axis=1),
-            keys[2],
+        flat = jax.lax.reshape(image, (B * N, *image.shape[2:]), out_sharding=spec("batch", None, None, None))
+        patches = self.image_encoder(flat, keys[1])
+        P, D = patches.shape[1:]
+        patches = jax.lax.reshape(patches, (B, N * P, D), out_sharding=spec("batch", None, None))
+        seen = jnp.repeat(image_present, P, axis=1)
+        visual = None
+        if self.aligner is not None and self.aligner.visual_words:
+            visual = self.aligner(patches, seen, image, self.title_encoder).tokens
+        patches, patches_mask = with_null(patches, seen, image_present.any(axis=1), self.image_null[...])
+        return ProductTokens(Tokens(words, words_mask), Tokens(patches, patches_mask), visual)
+
+    def join(
+        self,
+        tokens: ProductTokens,
+        title_present: Bool[Array, " B"],
+        image_present: Bool[Array, " B"],
+        key: PRNGKeyArray | None = None,
+    ) -> ProductVectors:
+        """Unit vectors of products from their token states."""
+        words, patches = tokens.words, tokens.patches
+        title = l2_normalize(self.title_project(masked_mean(words.states, words.mask)))
+        picture = l2_normalize(self.image_project(masked_mean(patches.states, patches.mask)))
+        visual, visual_vector = None, None
+        if tokens.visual is not None:
+            visual = Tokens(self.title_to_fusion(tokens.visual.states), tokens.visual.mask)
+            visual_vector = l2_normalize(self.title_project(masked_mean(tokens.visual.states, tokens.visual.mask)))
+        inputs = FusionInputs(
+            words=Tokens(self.title_to_fusion(words.states), words.mask),
+            patches=Tokens(self.image_to_fusion(patches.states), patches.mask),
+            visual=visual,
+            title=title,
+            image=picture,
+            visual_vector=visual_vector,
+            present=jnp.stack([title_present, image_present], axis=1),
         )
+        fused, weights = self.fusion(inputs, key)
         return ProductVectors(title=title, image=picture, product=l2_normalize(fused), weights=weights)
 
     def __call__(self, batch: Mapping[str, Array], key: PRNGKeyArray | None = None) -> Outputs:
         """All vectors of a batch of (query, product) examples, as data/stream.py lays it out."""
         query_key, product_key = (None, None) if key is None else tuple(jax.random.split(key))
+        keys = (None, None, None) if product_key is None else tuple(jax.random.split(product_key, 3))
+        query_words = self.query_words(batch["query_ids"], batch["query_mask"], query_key)
+        tokens = self.product_tokens(
+            batch["title_ids"], batch["title_mask"], batch["image"], batch["image_present"], keys[:2]
+        )
+        present = batch["title_mask"].any(axis=1), batch["image_present"].any(axis=1)
         return Outputs(
-            query=self.encode_query(batch["query_ids"], batch["query_mask"], query_key),
-            products=self.encode_product(
-                batch["title_ids"], batch["title_mask"], batch["image"], batch["image_present"], product_key
-            ),
+            query=self.query_vector(query_words),
+            query_words=query_words,
+            products=self.join(tokens, *present, keys[2]),
+            tokens=tokens,
             logit_scale=jnp.exp(self.logit_scale[...]),
             logit_bias=self.logit_bias[...],
         )

@@ -15,21 +15,36 @@ from maxsearch.models.layers import Norm, Transformer, dropout, normal
 class TextEncoder(nnx.Module):
     """Word embeddings plus positions, then transformer blocks; the caller pools (MAKE: the mean beats [CLS])."""
 
-    def __init__(self, rngs: nnx.Rngs, config: TextConfig, model: ModelConfig) -> None:
+    def __init__(self, rngs: nnx.Rngs, config: TextConfig, model: ModelConfig, fields: int = 1) -> None:
+        """Draws the parameters; each of `fields` text fields has `max_tokens` places of its own, end to end."""
         # Unit-free lookups: rows start with norm about 1, so that positions and words are of one size.
         self.embedding = normal(rngs, (model.vocab_size, config.width), ("vocab", "embed"), fan_in=config.width)
-        self.position = normal(rngs, (config.max_tokens, config.width), (None, None), fan_in=config.width * 100)
+        places = fields * config.max_tokens
+        self.position = normal(rngs, (places, config.width), (None, None), fan_in=config.width * 100)
         self.blocks = Transformer(rngs, config, model)
         self.norm = Norm(config.width)
         self._dropout = config.dropout
         self._dtype = jnp.dtype(model.dtype)
 
     def __call__(
-        self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None
+        self,
+        ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        key: PRNGKeyArray | None = None,
+        hidden: tuple[Bool[Array, "B T"], Float[Array, " D"]] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Token states of `ids`; those whose mask is False hold no meaning."""
+        """Token states of `ids`; those whose mask is False hold no meaning.
+
+        Args:
+          ids: tokens of the vocabulary.
+          mask: which of them are real.
+          key: turns dropout on.
+          hidden: which words are masked, and the vector that stands in the place of their embeddings.
+        """
         table = gathered(self.embedding[...], None, None).astype(self._dtype)
         x = table.at[ids].get(out_sharding=spec("batch", None, None))
+        if hidden is not None:
+            x = jnp.where(hidden[0][..., None], hidden[1].astype(x.dtype), x)
         x = x + self.position[...].astype(self._dtype)[: ids.shape[1]]
         x = dropout(x, self._dropout, key)
         return self.norm(self.blocks(x, mask, key))

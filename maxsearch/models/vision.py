@@ -9,7 +9,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from maxsearch.config import ModelConfig
 from maxsearch.mesh import spec
@@ -94,10 +94,23 @@ class ImageEncoder(nnx.Module):
         self._dropout = config.dropout
         self._dtype = jnp.dtype(model.dtype)
 
-    def __call__(self, image: UInt8[Array, "B H W 3"], key: PRNGKeyArray | None = None) -> Float[Array, "B P D"]:
-        """Patch states of RGB images in 0..255."""
-        x = image.astype(self._dtype) / 127.5 - 1
-        x = self.stem(x) + self.position[...].astype(self._dtype)
+    def __call__(
+        self,
+        image: UInt8[Array, "B H W 3"],
+        key: PRNGKeyArray | None = None,
+        hidden: tuple[Bool[Array, "B P"], Float[Array, " D"]] | None = None,
+    ) -> Float[Array, "B P D"]:
+        """Patch states of RGB images in 0..255.
+
+        Args:
+          image: the pictures.
+          key: turns dropout on.
+          hidden: which patches are masked, and the vector that stands in the place of what the stem made of them.
+        """
+        x = self.stem(image.astype(self._dtype) / 127.5 - 1)
+        if hidden is not None:
+            x = jnp.where(hidden[0][..., None], hidden[1].astype(x.dtype), x)
+        x = x + self.position[...].astype(self._dtype)
         x = dropout(x, self._dropout, key)
         mask = jnp.ones(x.shape[:2], bool, out_sharding=spec("batch", None))
         return self.norm(self.blocks(x, mask, key))

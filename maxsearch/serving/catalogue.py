@@ -1,12 +1,13 @@
 """The products that an index is built from: a products file, or a prepared dataset."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from maxsearch.data.catalogue import BadRecord, read_products
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Product
+from maxsearch.data.tables import Columns
 from maxsearch.errors import MaxsearchError, UsageError
 
 
@@ -14,7 +15,7 @@ def catalogue(
     *,
     products: Path | None,
     data: Path | None,
-    columns: Mapping[str, str],
+    columns: Columns,
     image_dir: Path | None,
     edge: int,
     max_bad_fraction: float,
@@ -44,7 +45,7 @@ def catalogue(
 
 
 def _from_file(
-    path: Path, columns: Mapping[str, str], image_dir: Path | None, edge: int, max_bad_fraction: float
+    path: Path, columns: Columns, image_dir: Path | None, edge: int, max_bad_fraction: float
 ) -> Iterator[Product]:
     total = bad = 0
     first = ""

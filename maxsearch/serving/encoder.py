@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
+from maxsearch.data.keywords import Lexicon
 from maxsearch.data.records import Product
 
 
@@ -66,3 +67,5 @@ class ExportableModel(EmbeddingModel, Protocol):
     def config(self) -> JsonConfig: ...  # noqa: D102
     @property
     def tokenizer(self) -> Tokenizer: ...  # noqa: D102
+    @property
+    def lexicon(self) -> Lexicon | None: ...  # noqa: D102

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from maxsearch.data.keywords import KEYWORDS
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import directory_in_place, write_json
@@ -33,7 +34,7 @@ def export(
     reload: Callable[[Path], EmbeddingModel],
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Writes a model folder: weights (safetensors), config (JSON), tokenizer, and a checksummed manifest.
+    """Writes a model folder: weights (safetensors), config (JSON), tokenizer, keywords, and a checksummed manifest.
 
     The folder is put in place only after the model read back from it gives the encoder's vectors.
 
@@ -56,6 +57,8 @@ def export(
         write_weights(draft, encoder.params)
         write_json(draft / CONFIG, encoder.config.to_json())
         encoder.tokenizer.save_pretrained(draft / TOKENIZER)
+        if encoder.lexicon is not None:
+            encoder.lexicon.save(draft / KEYWORDS)
         manifest = write_manifest(draft, MODEL, {"fingerprint": encoder.fingerprint, "step": step})
         _require_same(encoder, reload(draft), out)
     return manifest
@@ -69,9 +72,9 @@ def probe_products() -> list[Product]:
     Image.fromarray(picture).save(stream, format="PNG")
     image = stream.getvalue()
     return [
-        Product("both", "Navy blue casual shoes", image),
+        Product("both", "Navy blue casual shoes", (image,)),
         Product("title", "Wooden garden table, 180 cm"),
-        Product("image", "", image),
+        Product("image", "", (image,)),
     ]
 
 

@@ -44,6 +44,10 @@ class Budget:
             self._horizon = step + max(left, 0) / pace
         return self._horizon
 
+    def forget_pace(self) -> None:
+        """Measures the pace anew: from here on a step costs something else."""
+        self._marks = []
+
     def over(self, step: int) -> bool:
         """Whether to stop before another step."""
         if self._minutes is None:

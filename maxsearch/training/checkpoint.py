@@ -1,10 +1,12 @@
 """Checkpoints of a run: state, averaged parameters, stream position and schedule, saved by Orbax in the background."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from maxsearch.errors import MaxsearchError
@@ -12,7 +14,7 @@ from maxsearch.training.state import TrainState
 
 FOLDER = "checkpoints"
 OCDBT = "manifest.ocdbt"
-POSITION = {"stream", "seconds", "horizon"}
+POSITION = {"stream", "seconds", "horizon", "stage", "stage_start"}
 
 
 def has_checkpoint(run: Path) -> bool:
@@ -28,6 +30,14 @@ def placed(abstract: Any, mesh: Mesh) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, layout))
 
     return jax.tree.map(place, abstract)
+
+
+def arrays_of(state: TrainState) -> dict[str, Any]:
+    """The item `state` of a checkpoint: all but the average, and no bank where there is none."""
+    arrays = {"step": state.step, "params": state.params, "moments": state.moments, "key": state.key}
+    if state.bank is not None:
+        arrays["bank"] = {name: value for name, value in vars(state.bank).items() if value is not None}
+    return arrays
 
 
 class Checkpoints:
@@ -75,11 +85,10 @@ class Checkpoints:
         """
         if step == self.latest:
             return
-        arrays = {"step": state.step, "params": state.params, "moments": state.moments, "key": state.key}
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(arrays),
+                state=ocp.args.StandardSave(arrays_of(state)),
                 ema=ocp.args.StandardSave(state.ema),
                 position=ocp.args.JsonSave(position),
             ),
@@ -97,18 +106,35 @@ class Checkpoints:
           MaxsearchError: the checkpoint does not fit the model, or cannot be read.
         """
         target = placed(abstract, mesh)
-        arrays = {"step": target.step, "params": target.params, "moments": target.moments, "key": target.key}
         items = self._read(
             step,
-            state=ocp.args.StandardRestore(arrays),
+            state=ocp.args.StandardRestore(arrays_of(target)),
             ema=ocp.args.StandardRestore(target.ema),
             position=ocp.args.JsonRestore(),
         )
-        return TrainState(ema=items["ema"], **items["state"]), items["position"]
+        arrays = items["state"]
+        if abstract.bank is not None:
+            arrays["bank"] = replace(abstract.bank, **arrays["bank"])
+        return TrainState(ema=items["ema"], **arrays), items["position"]
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Reads the position of a step alone, which says what its state is made of; errors as for `restore`."""
+        position: dict[str, Any] = self._read(step, position=ocp.args.JsonRestore())["position"]
+        return position
 
     def restore_ema(self, step: int, abstract: Any, mesh: Mesh) -> Any:
         """Reads the averaged parameters of a step alone; arguments and errors as for `restore`."""
         return self._read(step, ema=ocp.args.StandardRestore(placed(abstract, mesh)))["ema"]
+
+    def averages(self, step: int, mesh: Mesh) -> Any:
+        """The averaged parameters of a step, of whatever model, whole on every device; errors as for `restore`."""
+        try:
+            folder = epath.Path(self._run / FOLDER / str(step) / "ema")
+            saved = ocp.StandardCheckpointHandler().metadata(folder).tree
+            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved)
+        except Exception as error:  # damaged metadata fail in many ways
+            raise self._unreadable(step, error) from error
+        return self.restore_ema(step, abstract, mesh)
 
     def require(self, step: int | None) -> int:
         """The step asked for, or the latest.
@@ -148,8 +174,11 @@ class Checkpoints:
                 raise ValueError(f"position lacks one of {', '.join(sorted(POSITION))}")
             return found
         except Exception as error:  # TensorStore raises plain Exception for a file that is cut short
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise MaxsearchError(
-                f"checkpoint {step} of {self._run} cannot be read ({lines[0][:200]}): "
-                f"remove the folder {self._run / FOLDER / str(step)} to go back to an earlier one"
-            ) from error
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, error: Exception) -> MaxsearchError:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return MaxsearchError(
+            f"checkpoint {step} of {self._run} cannot be read ({lines[0][:200]}): "
+            f"remove the folder {self._run / FOLDER / str(step)} to go back to an earlier one"
+        )

@@ -1,50 +1,35 @@
-"""Training from a prepared dataset to the last checkpoint: begins, resumes, stops on a signal."""
+"""Training from a prepared dataset to the last checkpoint: opens what a run needs, begins it or resumes it."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from maxsearch.config import Config
 from maxsearch.data.dataset import PreparedDataset
+from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, StreamOptions, make_stream
 from maxsearch.data.tfds_source import TfdsSource
 from maxsearch.data.tokenize import TextEncoder
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.mesh import make_mesh, put_batch, spec_size
+from maxsearch.models.search import Words
+from maxsearch.training.alignment import aligned_params
 from maxsearch.training.budget import Budget
-from maxsearch.training.checkpoint import Checkpoints
+from maxsearch.training.checkpoint import Checkpoints, has_checkpoint
 from maxsearch.training.metrics import Display, MetricWriter
-from maxsearch.training.optim import check_groups, make_optimizer
-from maxsearch.training.run_folder import alone, require_run_folder, settle_config, settle_tokenizer
-from maxsearch.training.state import TrainState, abstract_state, init_state
-from maxsearch.training.step import make_step
+from maxsearch.training.origin import read_origin, record, take, with_tokenizer
+from maxsearch.training.run import Run, TrainResult, stopping
+from maxsearch.training.run_folder import alone, settle_config, settle_lexicon, settle_tokenizer
+from maxsearch.training.stages import StagePlan, check_stages, optimizer_of
+from maxsearch.training.state import abstract_state, init_state, model_graph
 
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How training ended.
-
-    Attributes:
-      step: updates done, over all processes of the run.
-      seconds: time spent on them.
-      stopped: whether a signal ended it before its budget.
-      resumed_from: the step it continued from, None for a new run.
-    """
-
-    step: int
-    seconds: float
-    stopped: bool
-    resumed_from: int | None
+NEW: dict[str, Any] = {"seconds": 0.0, "horizon": None, "stage": 0, "stage_start": 0}  # the position where a run begins
 
 
 def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
@@ -58,6 +43,8 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
       MaxsearchError: the data cannot be read.
     """
     if data.startswith("tfds:"):
+        if config.data.fraction < 1:
+            raise UsageError(f"--data.fraction cuts prepared data only: leave it out with --data {data}")
         source = TfdsSource(data, config.data.image_key, config.data.text_key, seed=config.seed)
         edge = config.data.image_edge or 2 * max(config.model.image.size)
         return source, replace(config, data=replace(config.data, image_edge=edge))
@@ -69,12 +56,17 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
         raise UsageError(
             f"--data.image-edge is {config.data.image_edge} and {data} was prepared with {edge}: leave the flag out"
         )
+    if config.model.keywords and dataset.keywords is None:
+        raise UsageError(
+            f"--model.keywords is {config.model.keywords} and {data} was prepared without keywords: prepare it again, "
+            "with --keywords above 0"
+        )
     config = replace(config, data=replace(config.data, image_edge=edge))
-    return CatalogueSource(dataset, config.data.weight_power, config.seed), config
+    return CatalogueSource(dataset, config.data.weight_power, config.seed, config.data.fraction), config
 
 
-def open_stream(source: ExampleSource, tokenizer: Any, config: Config) -> Stream:
-    """This process's part of the training stream."""
+def open_stream(source: ExampleSource, tokenizer: Any, config: Config, lexicon: Lexicon | None = None) -> Stream:
+    """This process's part of the training stream; `lexicon` is the run's."""
     return make_stream(
         source,
         TextEncoder(tokenizer, config.model.query.max_tokens),
@@ -90,11 +82,17 @@ def open_stream(source: ExampleSource, tokenizer: Any, config: Config) -> Stream
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             cache_images=config.data.cache_images_mb * 2**20,
+            images=config.model.images,
+            texts=config.model.texts,
+            words=config.uses("mlm_query", "mlm_title"),
         ),
+        lexicon=lexicon,
     )
 
 
-def train(config: Config, data: str, run: Path, *, minutes: float | None = None) -> TrainResult:
+def train(
+    config: Config, data: str, run: Path, *, minutes: float | None = None, init_from: Path | None = None
+) -> TrainResult:
     """Trains, continuing what RUN holds.
 
     Args:
@@ -102,6 +100,8 @@ def train(config: Config, data: str, run: Path, *, minutes: float | None = None)
       data: a prepared dataset, or `tfds:NAME[:SPLIT]`.
       run: the run's folder.
       minutes: time for the whole run, earlier processes included.
+      init_from: a run or an exported model whose averaged parameters and tokenizer a new run begins with. A run that
+        is continued does not read it again.
 
     Returns:
       How it ended. SIGTERM and SIGINT save a checkpoint and end it early.
@@ -112,151 +112,83 @@ def train(config: Config, data: str, run: Path, *, minutes: float | None = None)
     """
     started = time.monotonic()
     source, config = open_source(data, config)
+    if init_from is not None:
+        config = with_tokenizer(config, init_from)
     mesh = make_mesh(config.mesh)
     parts = spec_size(mesh, "batch")
     if config.data.batch_size % parts:
         raise UsageError(
             f"--data.batch-size {config.data.batch_size} must be a multiple of the {parts} batch shards of the mesh"
         )
+    if minutes is None:
+        StagePlan.of(config.stages).check(config.train.steps)
 
     with jax.set_mesh(mesh), ExitStack() as cleanup:
-        optimizer = make_optimizer(config.optim)
-        abstract = abstract_state(config, optimizer)
-        check_groups(abstract.params, config.optim.groups)
-        require_run_folder(run)
+        abstract = abstract_state(config, optimizer_of(config, 0))
+        check_stages(config, abstract.params)
         cleanup.enter_context(alone(run))
+        origin = None if init_from is None or has_checkpoint(run) else read_origin(init_from, config, mesh)
         settle_config(run, config)
         tokenizer = settle_tokenizer(run, config, source)
-        stream = open_stream(source, tokenizer, config)
+        lexicon = settle_lexicon(run, config, source)
+        stream = open_stream(source, tokenizer, config, lexicon)
         cleanup.callback(stream.close)
         checkpoints = Checkpoints(run, config.train.keep_checkpoints, create=True)
         cleanup.callback(checkpoints.close)
 
+        display = cleanup.enter_context(Display(checkpoints.latest or 0))
         resumed_from = checkpoints.latest
         if resumed_from is None:
-            state = init_state(config, optimizer)
-            position: dict[str, Any] = {"seconds": 0.0, "horizon": None}
+            position = dict(NEW)
+            state = init_state(config, optimizer_of(config, 0))
+            if origin is not None:
+                state, taken = take(origin, state, lexicon)
+                record(run, origin, taken)
+                display.say(f"beginning with {init_from}: {taken}")
         else:
-            state, position = checkpoints.restore(resumed_from, abstract, mesh)
+            position = checkpoints.position(resumed_from)
+            abstract = abstract_state(config, optimizer_of(config, position["stage"]))
+            state, _ = checkpoints.restore(resumed_from, abstract, mesh)
             stream.restore(position["stream"])
         spent = position["seconds"] + time.monotonic() - started
         budget = Budget(config.train.steps, minutes, spent=spent, horizon=position["horizon"])
         if resumed_from is None and budget.over(0):
             raise UsageError(f"--minutes {minutes} are over before the first step, at {spent:.0f} s: give more")
 
+        words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
         writer = MetricWriter(run, resumed_from or 0)
         cleanup.callback(writer.close)
-        display = cleanup.enter_context(Display(resumed_from or 0))
-        stop = cleanup.enter_context(stopping())
-        epochs = config.data.batch_size / len(source)
-        return Run(config, state, stream, epochs, checkpoints, writer, display, budget, resumed_from).go(stop)
+        return Run(
+            config=config,
+            words=words,
+            state=state,
+            stream=stream,
+            epochs=config.data.batch_size / len(source),
+            align=map_finder(config, words, lambda calm: open_stream(source, tokenizer, calm, lexicon)),
+            checkpoints=checkpoints,
+            writer=writer,
+            display=display,
+            budget=budget,
+            resumed_from=resumed_from,
+            stage=position["stage"],
+            stage_start=position["stage_start"],
+        ).go(cleanup.enter_context(stopping()))
 
 
-@contextmanager
-def stopping() -> Iterator[list[int]]:
-    """A list that a signal to end is put into; a second one acts as usual."""
-    received: list[int] = []
+def map_finder(config: Config, words: Words, open_calm: Callable[[Config], Stream]) -> Callable[[str, Any], Any]:
+    """What finds the aligner's map: (`Stage.start`, parameters) -> parameters.
 
-    def note(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        as_before()
+    Args:
+      config: of the run.
+      words: as for SearchModel.
+      open_calm: opens the run's stream by a config. The map is found on its first batches whenever that happens, so
+        that the stream of the run stays where it is, and a run that goes over a boundary again finds the same map.
+    """
 
-    def as_before() -> None:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        as_before()
-
-
-@dataclass
-class Run:
-    """One process's part of a run, from its first step to its last; a step draws `epochs` of the data."""
-
-    config: Config
-    state: TrainState
-    stream: Stream
-    epochs: float
-    checkpoints: Checkpoints
-    writer: MetricWriter
-    display: Display
-    budget: Budget
-    resumed_from: int | None
-    _marked: tuple[int, float, float] | None = None
-
-    def go(self, stop: list[int]) -> TrainResult:
-        """Steps until the budget is spent or a signal came."""
+    def find(start: str, params: Any) -> Any:
         mesh = jax.sharding.get_mesh()
-        train_step = make_step(self.config, make_optimizer(self.config.optim))
-        step, every = self.resumed_from or 0, self.config.train
-        behind: tuple[int, dict[str, jax.Array], float] | None = None
-        self._announce(step)
+        with open_calm(replace(config, data=replace(config.data, workers=0))) as stream:
+            batches = (put_batch(batch, mesh) for batch in stream)
+            return aligned_params(params, model_graph(config, words), batches, start, config.seed)
 
-        while not stop and not self.budget.over(step):
-            horizon = self.budget.horizon(step)
-            batch = put_batch(next(self.stream), mesh)
-            self.state, metrics = train_step(self.state, batch, jnp.float32(horizon))
-            if not self._marked:
-                self._mark(step)  # the time that compiling took is not the pace of training
-            # The numbers of the step before are read only now that the device has its next work.
-            if behind:
-                self._report(*behind)
-            step += 1
-            behind = (step, metrics, horizon)
-            self.display.advance(step, horizon)
-            if step % every.checkpoint_every == 0:
-                self._report(*behind)
-                behind = None
-                self._save(step, horizon)
-        if behind:
-            self._report(*behind, last=True)
-        self._save(step, self.budget.horizon(step))
-        self.checkpoints.wait()
-        return TrainResult(step, self.budget.spent, bool(stop) and not self.budget.over(step), self.resumed_from)
-
-    def _save(self, step: int, horizon: float) -> None:
-        position = {"stream": self.stream.state(), "seconds": self.budget.spent, "horizon": horizon}
-        self.checkpoints.save(step, self.state, position)
-
-    def _announce(self, step: int) -> None:
-        if self.resumed_from is not None:
-            self.display.say(f"resuming at step {step}")
-        if not self.budget.over(step):
-            parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
-            devices = jax.sharding.get_mesh().size
-            where = "one device" if devices == 1 else f"{devices} devices"
-            self.display.say(f"compiling the step: {parameters:,} parameters on {where}")
-
-    def _mark(self, step: int) -> None:
-        self._marked = (step, time.monotonic(), self.stream.wait_seconds)
-
-    def _report(self, step: int, metrics: dict[str, jax.Array], horizon: float, *, last: bool = False) -> None:
-        if not bool(metrics["finite"]):
-            self._refuse(step, metrics)
-        if step % self.config.train.log_every and not last:
-            return
-        marked_step, marked_time, marked_wait = self._marked or (step, time.monotonic(), self.stream.wait_seconds)
-        seconds = max(time.monotonic() - marked_time, 1e-9)
-        values = {name: float(np.asarray(value)) for name, value in metrics.items() if name != "finite"}
-        values |= {
-            "examples_per_second": (step - marked_step) * self.config.data.batch_size / seconds,
-            "data_wait": (self.stream.wait_seconds - marked_wait) / seconds,
-            "epoch": step * self.epochs,  # the stream may be further
-            "undecodable_images": float(self.stream.undecodable),
-            "seconds": self.budget.spent,
-        }
-        self._mark(step)
-        self.writer.write(step, values)
-        self.display.show(step, horizon, values)
-
-    def _refuse(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        saved = self.checkpoints.latest
-        back = f"the last checkpoint is step {saved}" if saved is not None else "no checkpoint was saved yet"
-        raise MaxsearchError(
-            f"at step {step} the loss is {float(metrics['loss'])} and the gradient norm "
-            f"{float(metrics['gradient_norm'])}, so the update was not made; {back}: begin a new run with a lower "
-            "--optim.learning-rate or --optim.clip-norm, or look for extreme weights in the data"
-        )
+    return find

@@ -97,16 +97,20 @@ class Display:
         if self._bar:
             self._bar.update(self._task, completed=step, total=max(int(horizon), step))
 
-    def show(self, step: int, horizon: float, values: dict[str, float]) -> None:
-        """Tells the numbers of a logged step."""
+    def forget_pace(self) -> None:
+        """Measures the pace anew: the next step compiles too."""
+        self._first = None
+
+    def show(self, step: int, horizon: float, values: dict[str, float], stage: str = "") -> None:
+        """Tells the numbers of a logged step, and of which stage it is."""
         terms = ", ".join(f"{name[5:]} {value:.3f}" for name, value in values.items() if name.startswith("loss/"))
         text = f"loss {values['loss']:.4f} ({terms}), {values['examples_per_second']:,.0f} examples/s"
         if self._bar:
-            self._bar.update(self._task, description=text)
+            self._bar.update(self._task, description=f"{stage}: {text}" if stage else text)
             return
         waited = f", waited {100 * values['data_wait']:.1f} % for data" if values["data_wait"] > 0.02 else ""
         left = ""
         if self._first and step > self._first[0]:
             pace = (time.monotonic() - self._first[1]) / (step - self._first[0])
             left = f", {max(horizon - step, 0) * pace / 60:.1f} min left"
-        print(f"step {step}/{int(horizon)}: {text}{waited}{left}", file=sys.stderr, flush=True)
+        print(f"step {step}/{int(horizon)}{stage and ' '}{stage}: {text}{waited}{left}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from maxsearch.config import OptimConfig, ParamGroup
+from maxsearch.config import OptimConfig, ParamGroup, Stage
 from maxsearch.errors import UsageError
 
 Params = Any
@@ -54,21 +54,35 @@ def per_parameter(params: Params, groups: tuple[ParamGroup, ...], pick: Callable
     return jax.tree.map_with_path(lambda path, _: pick(group_of(path_name(path), groups)), params)
 
 
-def check_groups(params: Params, groups: tuple[ParamGroup, ...]) -> None:
-    """Checks that every parameter has a group, every group but the last has a parameter, and something learns.
+def check_groups(params: Params, config: OptimConfig, stages: tuple[Stage, ...] = ()) -> None:
+    """Checks that every parameter has a group, every group but the last has a parameter, and that each stage learns.
+
+    A stage's own groups may leave nothing to those of the config, which come after them.
 
     Raises:
       UsageError: one of these does not hold.
     """
     names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    used = [group_of(name, groups) for name in names]
-    for group in groups[:-1]:
-        if group not in used:
-            raise UsageError(
-                f"optim.groups: pattern {group.pattern!r} decides no parameter, check its spelling and its place"
-            )
-    if all(group.lr is None for group in used):
-        raise UsageError("optim.groups: every parameter is frozen, give some group an lr")
+
+    def check(where: str, groups: tuple[ParamGroup, ...], named: tuple[ParamGroup, ...], learns: bool) -> None:
+        used = [group_of(name, groups) for name in names]
+        for group in named:
+            if group not in used:
+                raise UsageError(
+                    f"{where}: pattern {group.pattern!r} decides no parameter, check its spelling and its place"
+                )
+        if learns and all(group.lr is None for group in used):
+            raise UsageError(f"{where}: every parameter is frozen, give some group an lr")
+
+    check("optim.groups", config.groups, config.groups[:-1], learns=not stages)
+    for stage in stages:
+        check(f"stages: groups of {stage.name}", stage.groups + config.groups, stage.groups, learns=True)
+
+
+def learning_size(params: Params, groups: tuple[ParamGroup, ...]) -> int:
+    """How many numbers learn."""
+    leaves = jax.tree.leaves_with_path(params)
+    return sum(x.size for path, x in leaves if group_of(path_name(path), groups).lr is not None)
 
 
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
@@ -104,3 +118,12 @@ def apply_updates(params: Params, updates: Params, rate: Float[Array, ""], confi
         return param - rate * group.lr * (update + decay * param)
 
     return jax.tree.map_with_path(apply, params, updates)
+
+
+def average(old: Params, new: Params, decay: Float[Array, ""], groups: tuple[ParamGroup, ...]) -> Params:
+    """decay * old + (1 - decay) * new; of what is frozen, the old to the last bit, which rounding would move."""
+
+    def mix(path: tuple[Any, ...], old: Array, new: Array) -> Array:
+        return old if group_of(path_name(path), groups).lr is None else decay * old + (1 - decay) * new
+
+    return jax.tree.map_with_path(mix, old, new)

@@ -1,9 +1,9 @@
-"""The run folder: resolved config, tokenizer, and the rules for continuing what stands there.
+"""The run folder: resolved config, tokenizer, keywords, and the rules for continuing what stands there.
 
-RUN/config.json, RUN/tokenizer/, RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/.
+RUN/config.json, RUN/tokenizer/, RUN/keywords.json, RUN/origin.json, RUN/checkpoints/STEP/, RUN/metrics.jsonl,
+RUN/tensorboard/.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +12,18 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from maxsearch.config import Config
+from maxsearch.data.keywords import KEYWORDS, Lexicon
 from maxsearch.data.sources import ExampleSource
 from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokenizer
 from maxsearch.errors import UsageError
-from maxsearch.files import directory_in_place, read_json, write_json
+from maxsearch.files import directory_in_place, locked, read_json, write_json
 from maxsearch.training.checkpoint import FOLDER, has_checkpoint
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
+ORIGIN = "origin.json"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
-LOCK = ".lock"
 
 # What may change when a run is continued, because it does not change what a step computes.
 FREE = ("train.", "mesh.", "data.workers", "data.threads", "data.prefetch", "data.cache_images_mb", "name")
@@ -47,7 +48,7 @@ def require_run_folder(run: Path) -> None:
     if not run.exists() or ((run / CONFIG).exists() and has_checkpoint(run)):
         return
     # Of a run that was broken off early some parts may stand there, and hidden drafts of files.
-    parts = {CONFIG, TOKENIZER, FOLDER, METRICS, TENSORBOARD}
+    parts = {CONFIG, TOKENIZER, KEYWORDS, ORIGIN, FOLDER, METRICS, TENSORBOARD}
     if not run.is_dir() or any(path.name not in parts and path.name[0] != "." for path in run.iterdir()):
         raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
 
@@ -57,16 +58,10 @@ def alone(run: Path) -> Iterator[None]:
     """Keeps a second process of this machine out of the run folder, which is made when absent.
 
     Raises:
-      UsageError: one is at work there.
+      UsageError: one is at work there, or something else than a run stands there.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"--run {run} is in use by another process: wait until it ends, or name a new folder"
-            ) from None
+    require_run_folder(run)
+    with locked(run, flag="--run"):
         yield
 
 
@@ -76,9 +71,8 @@ def settle_config(run: Path, config: Config) -> None:
     A run that was broken off before its first checkpoint has nothing to continue and begins anew.
 
     Raises:
-      UsageError: the folder holds something else, or a run with other settings.
+      UsageError: the folder holds a run with other settings.
     """
-    require_run_folder(run)
     if has_checkpoint(run):
         changed = [
             f"{name} was {old!r} and is now {new!r}"
@@ -96,12 +90,19 @@ def settle_config(run: Path, config: Config) -> None:
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted name, old value, new value) of everything that differs between two JSON objects."""
+    if records(old) and records(new) and len(old) == len(new):
+        old, new = ({str(place): value for place, value in enumerate(values)} for values in (old, new))
     if not isinstance(old, dict) or not isinstance(new, dict):
         return [] if old == new else [(prefix, old, new)]
     found = []
     for name in sorted(old.keys() | new.keys()):
         found += differences(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
     return found
+
+
+def records(value: Any) -> bool:
+    """Whether a JSON value is a list of objects, such as stages."""
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTrainedTokenizerFast:
@@ -124,3 +125,33 @@ def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTra
         with directory_in_place(folder) as draft:
             save_tokenizer(tokenizer, draft)
     return load_tokenizer(folder)
+
+
+def settle_lexicon(run: Path, config: Config, source: ExampleSource) -> Lexicon | None:
+    """The run's keywords: those of the run that is continued, or the first `model.keywords` of the source's.
+
+    For a source without any they are counted, its texts taken for queries. None when the model has no keywords.
+
+    Raises:
+      MaxsearchError: the file of the run that is continued is absent or damaged.
+      UsageError: the texts hold no word twice.
+    """
+    if not config.model.keywords:
+        return None
+    if not has_checkpoint(run):
+        lexicon = source.lexicon
+        if lexicon is None:
+            lexicon = Lexicon.of_queries(source.texts(), config.model.keywords)
+        if not len(lexicon):
+            raise UsageError("the data hold no word that is said twice, so there are no keywords: set model.keywords 0")
+        lexicon.top(config.model.keywords).save(run / KEYWORDS)
+    return read_lexicon(run, config)
+
+
+def read_lexicon(run: Path, config: Config) -> Lexicon | None:
+    """The keywords of a run, None when its model has none.
+
+    Raises:
+      MaxsearchError: the file is absent or damaged.
+    """
+    return Lexicon.load(run / KEYWORDS, remedy="begin a new run") if config.model.keywords else None

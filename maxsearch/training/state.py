@@ -11,7 +11,8 @@ from jaxtyping import Int, Key, PRNGKeyArray
 
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
-from maxsearch.models.search import SearchModel
+from maxsearch.losses.bank import Bank, empty_bank
+from maxsearch.models.search import SearchModel, Words
 
 
 @jax.tree_util.register_dataclass
@@ -25,6 +26,7 @@ class TrainState:
       ema: their exponential moving average, what evaluation and export read.
       moments: the optimizer's state.
       key: root of all randomness of the model; each step folds its number in.
+      bank: earlier product vectors; None unless the config wants them.
     """
 
     step: Int[Any, ""]
@@ -32,11 +34,12 @@ class TrainState:
     ema: Any
     moments: Any
     key: Key[Any, ""]
+    bank: Bank | None = None
 
 
-def model_graph(config: Config) -> Any:
-    """The model's structure without its parameters, for `nnx.merge(graph, params)`."""
-    return nnx.split(nnx.eval_shape(lambda: SearchModel(config, nnx.Rngs(0))), nnx.Param, ...)[0]
+def model_graph(config: Config, words: Words = ()) -> Any:
+    """The model's structure without its parameters, for `nnx.merge(graph, params)`; `words` as for SearchModel."""
+    return nnx.split(nnx.eval_shape(lambda: SearchModel(config, nnx.Rngs(0), words)), nnx.Param, ...)[0]
 
 
 def init_params(config: Config, key: PRNGKeyArray) -> Any:
@@ -54,6 +57,7 @@ def create_state(config: Config, optimizer: optax.GradientTransformation) -> Tra
         ema=jax.tree.map(jnp.copy, params),
         moments=optimizer.init(params),
         key=step_key,
+        bank=empty_bank(config),
     )
 
 

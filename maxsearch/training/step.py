@@ -11,53 +11,104 @@ from flax import nnx
 from jaxtyping import Array
 
 from maxsearch.config import Config
+from maxsearch.losses.bank import Bank, opened, push
+from maxsearch.losses.context import Context
 from maxsearch.losses.total import total_loss
-from maxsearch.training.optim import apply_updates, gradient_norm, learning_rate
+from maxsearch.models.search import Outputs, Words
+from maxsearch.training.optim import apply_updates, average, gradient_norm, learning_rate
 from maxsearch.training.state import TrainState, model_graph
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
-Step = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+Step = Callable[..., tuple[TrainState, Metrics]]
 
 
-def loss_and_metrics(graph: Any, config: Config, params: Any, batch: Batch, key: Array | None) -> tuple[Array, Metrics]:
-    """The loss of a batch with every term by name and the mean modality weights."""
-    outputs = nnx.merge(graph, params)(batch, key)
-    loss, terms = total_loss(outputs, batch, config.loss)
+def loss_and_metrics(
+    graph: Any,
+    config: Config,
+    params: Any,
+    batch: Batch,
+    key: Array | None,
+    progress: Array | None = None,
+    targets: Outputs | None = None,
+    bank: Bank | None = None,
+) -> tuple[Array, tuple[Metrics, Array]]:
+    """The loss of a batch; every term by name and the mean modality weights, and the product vectors.
+
+    Args:
+      graph: the model's structure.
+      config: what holds in this stage.
+      params: its parameters.
+      batch: as data/stream.py lays it out.
+      key: of dropout and of the losses; None turns dropout off.
+      progress: share of the stage that is done; 0 when None.
+      targets, bank: as in Context.
+    """
+    model = nnx.merge(graph, params)
+    forward_key, loss_key = (None, None) if key is None else tuple(jax.random.split(key))
+    outputs = model(batch, forward_key)
+    loss, terms = total_loss(
+        Context(
+            model=model,
+            outputs=outputs,
+            batch=batch,
+            config=config.loss,
+            key=loss_key,
+            progress=jnp.zeros(()) if progress is None else progress,
+            targets=targets,
+            bank=bank,
+            keywords=config.model.keywords,
+        )
+    )
     weights = outputs.products.weights.mean(axis=0)
-    return loss, {
+    metrics = {
         **{f"loss/{name}": value for name, value in terms.items()},
         "weight/title": weights[0],
         "weight/image": weights[1],
         "logit_scale": outputs.logit_scale,
     }
+    return loss, (metrics, outputs.products.product)
 
 
-def make_step(config: Config, optimizer: optax.GradientTransformation) -> Step:
-    """Builds the jitted step; it takes the state (donated), a batch and the horizon of the schedule.
+def make_step(config: Config, optimizer: optax.GradientTransformation, words: Words = (), stage: int = 0) -> Step:
+    """Builds the jitted step of one stage.
 
+    It takes the state (donated), a batch, the step at which the stage's schedule ends and the one at which it began.
     A loss or gradient that is not finite leaves the state as it was and reports `finite` as 0.
+
+    Args:
+      config: of the whole run, which decides what the model is made of.
+      optimizer: the stage's.
+      words: as for SearchModel.
+      stage: its number; what it says of losses, learning rate and groups holds.
     """
-    graph = model_graph(config)
+    graph = model_graph(config, words)
+    config = config.stage(stage)
 
-    def step(state: TrainState, batch: Batch, horizon: Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch, horizon: Array, start: Array | int = 0) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
+        done, length = state.step - start, horizon - start
+        progress = jnp.clip(done / jnp.maximum(length, 1), 0, 1)
+        # ALBEF's momentum model: the averaged parameters, without dropout.
+        targets = jax.lax.stop_gradient(nnx.merge(graph, state.ema)(batch)) if config.loss.momentum else None
+        bank = state.bank and opened(state.bank, done >= config.loss.bank.warmup_steps)
 
-        def objective(params: Any) -> tuple[Array, Metrics]:
-            return loss_and_metrics(graph, config, params, batch, key)
+        def objective(params: Any) -> tuple[Array, tuple[Metrics, Array]]:
+            return loss_and_metrics(graph, config, params, batch, key, progress, targets, bank)
 
-        (loss, metrics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, (metrics, products)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         norm = gradient_norm(gradients, config.optim.groups)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, moments = optimizer.update(gradients, state.moments, state.params)
-        rate = learning_rate(state.step, horizon, config.optim)
+        rate = learning_rate(done, length, config.optim)
         params = apply_updates(state.params, updates, rate, config.optim)
         # Bounded here, as CLIP does, and not in the forward pass, where a scale beyond the bound would get no gradient.
         params |= {"logit_scale": jnp.minimum(params["logit_scale"], math.log(config.loss.max_scale))}
         # The average follows closely at the start, where its own beginning is worth nothing.
-        decay = jnp.minimum(config.optim.ema_decay, (1 + state.step) / (10 + state.step))
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        after = TrainState(step=state.step + 1, params=params, ema=ema, moments=moments, key=state.key)
+        decay = jnp.minimum(config.optim.ema_decay, (1 + done) / (10 + done))
+        ema = average(state.ema, params, decay, config.optim.groups)
+        bank = state.bank and push(state.bank, targets.products.product if targets else products, batch)
+        after = TrainState(step=state.step + 1, params=params, ema=ema, moments=moments, key=state.key, bank=bank)
         # A select fuses into the update; a conditional would copy the whole state.
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return state, {"loss": loss, **metrics, "gradient_norm": norm, "learning_rate": rate, "finite": finite}

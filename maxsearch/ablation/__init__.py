@@ -1,0 +1,1 @@
+"""Ladders of configs, each rung measured against another one over several seeds."""

@@ -1,0 +1,1 @@
+"""The sub-commands of `maxsearch`: flags and calls, one file each."""

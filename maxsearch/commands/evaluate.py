@@ -1,0 +1,88 @@
+"""The sub-command `evaluate`: its flags, and the call that it is. The doc strings are the help texts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of
+from maxsearch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Rank a catalogue for judged queries, beside BM25 and chance."""
+
+    products: Path
+    """The catalogue, in any format that `prepare` reads."""
+    queries: Path
+    """Test queries: a table with query_id and query, BEIR's queries.jsonl, or TREC topics (id, tab, text)."""
+    qrels: Path
+    """Judgments: a table with query_id, product_id and grade, or BEIR's or TREC's qrels."""
+    run_folder: Annotated[Path | None, arg(name="run", metavar="PATH")] = None
+    """A run to evaluate, at its latest checkpoint."""
+    model: OptionalPath = None
+    """An exported model to evaluate, in place of --run."""
+    step: OptionalInt = None
+    """The run's checkpoint to evaluate."""
+    map: Mapping = ()
+    """Names of columns that differ from the field's: --map title=title_sparse."""
+    image_dir: OptionalPath = None
+    """Folder of the pictures when the image column holds paths."""
+    k: Annotated[int, arg(aliases=["-k"])] = 100
+    """Ranks per query."""
+    relevant_grade: int = 1
+    """Lowest grade that counts as relevant for recall and MRR."""
+    compare: Annotated[tuple[Path, ...], arg(metavar="RUN_FILE ...")] = ()
+    """TREC run files for the same table."""
+    rerank: int = 0
+    """How many of the first ranks the matching head re-orders, in a row of its own; 0 does without."""
+    weights_by: Annotated[str | None, arg(metavar="COLUMN")] = None
+    """An attribute column, such as the category, by whose values the weights of title and image are averaged."""
+    save_run: OptionalPath = None
+    """Where to write the ranking as a TREC run."""
+    out: OptionalPath = None
+    """Where to write the figures as JSON."""
+    max_bad_fraction: float = 0.01
+    """Share of the catalogue's rows that may be unusable."""
+    seed: int = 0
+    """Of the bootstrap and the random ranking."""
+
+    def run(self) -> None:
+        from maxsearch.encode import Encoder
+        from maxsearch.evaluation.evaluate import EvaluateOptions, evaluate
+        from maxsearch.evaluation.table import print_table
+        from maxsearch.files import write_json
+        from maxsearch.progress import Progress
+
+        options = EvaluateOptions(
+            products=self.products,
+            queries=self.queries,
+            qrels=self.qrels,
+            columns=columns_of(self.map),
+            image_dir=self.image_dir,
+            k=self.k,
+            relevant_grade=self.relevant_grade,
+            save_run=self.save_run,
+            compare=self.compare,
+            rerank=self.rerank,
+            weights_by=self.weights_by,
+            max_bad_fraction=self.max_bad_fraction,
+            seed=self.seed,
+        )
+        if (self.run_folder is None) == (self.model is None):
+            raise UsageError("give the model to evaluate with either --run or --model")
+        if self.step is not None and self.run_folder is None:
+            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
+        if self.out is not None and self.out.is_dir():
+            raise UsageError(f"--out {self.out} is a folder: give the name of a file")
+        if self.model is not None:
+            encoder = Encoder.from_model(self.model)
+        else:
+            assert self.run_folder is not None
+            encoder = Encoder.from_run(self.run_folder, self.step)
+        evaluation = evaluate(options, encoder, Progress())
+        print_table(evaluation)
+        if self.out is not None:
+            write_json(self.out, evaluation.to_json())

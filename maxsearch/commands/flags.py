@@ -1,0 +1,41 @@
+"""What the sub-commands' flags share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from maxsearch.config import Config
+from maxsearch.errors import UsageError
+
+MAP_FIELDS = ("product_id", "title", "image", "text", "variant", "query", "weight", "query_id", "grade")
+
+Mapping = Annotated[tuple[str, ...], arg(metavar="FIELD=COLUMN ...")]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
+ConfigFlags = Annotated[Config, arg(name="")]
+OptionalInt = Annotated[int | None, arg(metavar="INT")]
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A signal ended the command early, everything is saved, and the same command goes on from there."""
+
+
+def encoder_at(folder: Path) -> Any:
+    """The Encoder of a run or of an exported model's folder."""
+    from maxsearch.encode import Encoder
+    from maxsearch.manifest import MANIFEST
+    from maxsearch.training.run_folder import CONFIG
+
+    if (folder / MANIFEST).is_file():
+        return Encoder.from_model(folder)
+    if (folder / CONFIG).is_file():
+        return Encoder.from_run(folder)
+    raise UsageError(f"--screen {folder} is neither a run nor an exported model: name a folder of train or of export")
+
+
+def columns_of(pairs: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
+    """The --map flag as a dict."""
+    from maxsearch.data.tables import parse_mapping
+
+    return parse_mapping(pairs, MAP_FIELDS)

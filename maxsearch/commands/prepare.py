@@ -1,0 +1,75 @@
+"""The sub-command `prepare`: its flags, and the call that it is. The doc strings are the help texts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from maxsearch.commands.flags import Mapping, OptionalPath, columns_of, encoder_at
+from maxsearch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a catalogue and its clicks into verified, checksummed training shards."""
+
+    products: Path
+    """The catalogue: CSV, TSV, JSONL or Parquet with product_id, title, image (bytes, or paths below --image-dir)."""
+    interactions: Path
+    """What shoppers did: a table with query, product_id and an optional weight."""
+    out: Path
+    """The dataset folder to write; an older dataset there is replaced as a whole."""
+    image_dir: OptionalPath = None
+    """Folder of the pictures when the image column holds paths."""
+    map: Mapping = ()
+    """Names of columns that differ from the field's: --map title=productDisplayName weight=clicks. image and text may
+    come again: --map image=front image=back text=brand text=description."""
+    image_edge: int = 224
+    """Longest side of a stored picture in pixels; larger ones are shrunk, smaller ones are left alone."""
+    max_bad_fraction: float = 0.01
+    """Share of a file's rows that may be unusable before the command fails."""
+    shard_records: int = 8192
+    """Records in a shard."""
+    keywords: int = 2048
+    """Size of the vocabulary of keywords, the frequent words of queries and titles; 0 makes none."""
+    screen: OptionalPath = None
+    """A run, or an exported model, that looks for pictures which do not fit title and category (suspects.jsonl)."""
+    screen_by: Annotated[str | None, arg(metavar="COLUMN")] = None
+    """The attribute column that holds the categories for --screen; by default clusters of titles."""
+    on_mismatch: Literal["report", "mask", "relabel"] = "report"
+    """What becomes of a suspect: nothing; its pictures are left out; or, where the --screen-by value and not the
+    picture is wrong, that is replaced."""
+
+    def run(self) -> None:
+        from maxsearch.data.prepare import PrepareOptions, prepare
+        from maxsearch.data.screening import Screening, findings
+        from maxsearch.progress import Progress
+
+        if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):
+            raise UsageError("--screen-by and --on-mismatch say how to screen: name the model with --screen too")
+
+        options = PrepareOptions(
+            products=self.products,
+            interactions=self.interactions,
+            out=self.out,
+            image_dir=self.image_dir,
+            columns=columns_of(self.map),
+            image_edge=self.image_edge,
+            max_bad_fraction=self.max_bad_fraction,
+            shard_records=self.shard_records,
+            keywords=self.keywords,
+            screening=Screening(encoder_at(self.screen), self.screen_by, self.on_mismatch) if self.screen else None,
+        )
+        manifest = prepare(options, Progress())
+        products, interactions, rejected = (manifest[name] for name in ("products", "interactions", "rejected"))
+        print(
+            f"{self.out}: {products['count']:,} products, {interactions['count']:,} interactions of "
+            f"{interactions['queries']:,} queries, {rejected['products'] + rejected['interactions']:,} rows rejected"
+        )
+        for code, count in rejected["by_reason"].items():
+            print(f"  {code}: {count:,} (see {self.out / rejected['file']})")
+        for code, count in rejected["images"].items():
+            print(f"  {code}: {count:,} images left out of products that have others (see the same file)")
+        if self.screen is not None:
+            print("\n".join(findings(self.out, manifest["screening"])))

@@ -1,0 +1,54 @@
+"""The sub-command `train`: its flags, and the call that it is. The doc strings are the help texts."""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from maxsearch.commands.flags import ConfigFlags, OptionalInt, OptionalPath, Stopped
+from maxsearch.config import Config
+from maxsearch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a preset on a prepared dataset; the same command resumes a run that was stopped."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")]
+    """A preset's name, or a Python file with get_config(). Its values are the defaults of the flags below."""
+    data: str
+    """A folder that `maxsearch prepare` wrote, or tfds:NAME[:SPLIT]."""
+    run_folder: Annotated[Path, arg(name="run")]
+    """The run's folder: config, tokenizer, checkpoints and metrics."""
+    steps: OptionalInt = None
+    """Updates to make in all; by default the preset's."""
+    minutes: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """Minutes to train in all; the schedule of the learning rate is fitted to the measured pace."""
+    init_from: OptionalPath = None
+    """A run or an exported model to begin with: its tokenizer, and its averaged parameters where names and shapes fit.
+    """
+    checkpoint_every: OptionalInt = None
+    """Updates between two checkpoints."""
+    log_every: OptionalInt = None
+    """Updates between two lines of metrics."""
+    config: ConfigFlags = field(default_factory=Config)
+
+    def run(self) -> None:
+        from maxsearch.training.loop import train
+
+        if self.steps is not None and self.minutes is not None:
+            raise UsageError("--steps and --minutes exclude each other: give one")
+        if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
+            raise UsageError(f"--minutes must be a number above 0, not {self.minutes}")
+        given = {"steps": self.steps, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every}
+        changes = {name: value for name, value in given.items() if value is not None}
+        config = replace(self.config, train=replace(self.config.train, **changes))
+        result = train(config, self.data, self.run_folder, minutes=self.minutes, init_from=self.init_from)
+        if result.stopped:
+            raise Stopped(f"stopped at step {result.step}, checkpoint saved")
+        if result.step == result.resumed_from:
+            print(f"{self.run_folder} is complete at step {result.step}; for more, raise --steps or --minutes")
+        else:
+            print(f"{self.run_folder}: {result.step} steps in {result.seconds / 60:.1f} min")

@@ -1,0 +1,84 @@
+"""The training stream."""
+
+import math
+from dataclasses import dataclass, field
+
+from maxsearch.config.checks import require
+from maxsearch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training example.
+
+    Attributes:
+      flip: mirror half of the pictures.
+      scale: smallest and largest area of the random box, as a fraction of the canvas.
+      ratio: smallest and largest stretch of the box's aspect ratio, relative to the target's.
+      brightness: largest relative change of brightness. Off by default, as contrast is: shoppers ask for colours.
+      contrast: largest relative change of contrast.
+      drop_title: probability that a sample loses its title.
+      drop_image: probability that a sample loses its picture. A sample never loses both, nor the only one it has.
+      title_word_drop: probability that each word of a title is left out; at least one stays.
+      query_word_drop: the same for queries.
+    """
+
+    flip: bool = True
+    scale: tuple[float, float] = (0.7, 1.0)
+    ratio: tuple[float, float] = (0.85, 1.18)
+    brightness: float = 0.0
+    contrast: float = 0.0
+    drop_title: float = 0.0
+    drop_image: float = 0.0
+    title_word_drop: float = 0.0
+    query_word_drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "drop_title", "drop_image", "title_word_drop", "query_word_drop"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise UsageError(f"data.augment.{name} is {value}: choose a number from 0 to 1")
+        if self.drop_title + self.drop_image > 1.0:
+            total = self.drop_title + self.drop_image
+            raise UsageError(f"data.augment.drop_title + data.augment.drop_image is {total}: keep the sum at most 1")
+        low, high = self.scale
+        if not 0.0 < low <= high <= 1.0:
+            raise UsageError(f"data.augment.scale is {self.scale}: choose two rising numbers above 0 and at most 1")
+        low, high = self.ratio
+        if not 0.0 < low <= high or not math.isfinite(high):
+            raise UsageError(f"data.augment.ratio is {self.ratio}: choose two rising numbers above 0")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The training stream.
+
+    `batch_size` counts examples over all hosts. `tokenizer` is a folder with a fast tokenizer, or empty to train one on
+    the catalogue. Examples are drawn in proportion to weight ** `weight_power` (0: every interaction alike).
+    `fraction` is the share of the products whose interactions are learned from, for ablations.
+    `text_key` and `image_key` name the features of a `tfds:` source. `cache_images_mb` bounds a cache of decoded
+    images. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
+    """
+
+    batch_size: int = 256
+    tokenizer: str = ""
+    weight_power: float = 0.5
+    fraction: float = 1.0
+    augment: Augment = field(default_factory=Augment)
+    workers: int = 0
+    threads: int = 1
+    prefetch: int = 4
+    cache_images_mb: int = 0
+    image_edge: int = 0
+    text_key: str = "caption"
+    image_key: str = "image"
+
+    def __post_init__(self) -> None:
+        require(
+            self.batch_size >= 2,
+            f"data.batch_size must be at least 2 (losses contrast examples), not {self.batch_size}",
+        )
+        require(0 < self.fraction <= 1, f"data.fraction must lie above 0 and at most at 1, not {self.fraction}")
+        require(self.workers >= 0, f"data.workers must not be negative, not {self.workers}")
+        require(self.threads >= 1, f"data.threads must be at least 1, not {self.threads}")
+        require(self.prefetch >= 1, f"data.prefetch must be at least 1, not {self.prefetch}")

@@ -1,0 +1,104 @@
+"""A memory bank: product vectors of earlier batches with their ids, first in, first out.
+
+Every device holds all of it, so that a row's own device compares it with every vector.
+
+B global batch, K vectors in the bank, E vector size, W keywords of a product.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from maxsearch.config import Config
+from maxsearch.mesh import gathered, spec
+
+KEYWORDS = 48  # of a product, as data/stream.py lays them out
+IDS = ("product", "variant", "query")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Bank:
+    """Vectors and what tells which of them are no negatives (ALBEF's queue, arXiv 2107.07651; ids and masks are ours).
+
+    Attributes:
+      vectors: unit vectors of products, without gradient.
+      product, variant, query: ids of the examples that they came from.
+      keywords: of the products; None when no keyword mask reads them.
+      filled: how many are written; the others come after them.
+      position: where the next goes.
+    """
+
+    vectors: Float[Any, "K E"]
+    product: Int[Any, " K"]
+    variant: Int[Any, " K"]
+    query: Int[Any, " K"]
+    keywords: Int[Any, "K W"] | None
+    filled: Int[Any, ""]
+    position: Int[Any, ""]
+
+
+def empty_bank(config: Config) -> Bank | None:
+    """A bank without vectors, to be traced; None when the config wants none."""
+    K = config.loss.bank.size
+    if K == 0:
+        return None
+
+    def whole(*shape: int, dtype: Any = jnp.int32) -> Array:
+        return jnp.zeros(shape, dtype, out_sharding=spec(*(None,) * len(shape)))
+
+    return Bank(
+        vectors=whole(K, config.model.dim, dtype=jnp.float32),
+        **{name: whole(K) for name in IDS},
+        keywords=whole(K, KEYWORDS) if config.loss.keyword_mask else None,
+        filled=whole(),
+        position=whole(),
+    )
+
+
+def push(bank: Bank, vectors: Float[Array, "B E"], batch: Mapping[str, Array]) -> Bank:
+    """The bank with the batch's products, in the order of the global batch; the oldest make room for them.
+
+    Of a batch that is larger than the bank the last rows stay.
+
+    Args:
+      bank: before.
+      vectors: unit vectors of the products; the gradient stops here.
+      batch: whose `product`, `variant`, `query` and `product_keywords` are kept.
+    """
+    K, B = len(bank.product), len(batch["product"])
+    # Which row of the batch comes to lie in each place; places that are reached twice keep the later row.
+    offset = (jnp.arange(K) - bank.position) % K
+    row = jnp.minimum(offset + K * jnp.maximum((B - 1 - offset) // K, 0), B - 1)
+
+    def write(old: Array, new: Array) -> Array:
+        layout = (None,) * new.ndim
+        rows = gathered(jax.lax.stop_gradient(new), *layout).at[row].get(out_sharding=spec(*layout))
+        return jnp.where((offset < B).reshape(-1, *(1,) * (new.ndim - 1)), rows, old)
+
+    return Bank(
+        vectors=write(bank.vectors, vectors),
+        **{name: write(getattr(bank, name), batch[name]) for name in IDS},
+        keywords=None if bank.keywords is None else write(bank.keywords, batch["product_keywords"]),
+        filled=jnp.minimum(bank.filled + B, K),
+        position=(bank.position + B) % K,
+    )
+
+
+def opened(bank: Bank, ready: Bool[Array, ""]) -> Bank:
+    """The bank as the losses see it: empty until it is ready."""
+    return Bank(**{**vars(bank), "filled": jnp.where(ready, bank.filled, 0)})
+
+
+def bank_negatives(bank: Bank, batch: Mapping[str, Array]) -> Bool[Array, "B K"]:
+    """Which vectors are negatives of each row of a batch: written ones of another product, variant group and query."""
+
+    def same(name: str) -> Array:
+        return batch[name][:, None] == getattr(bank, name)[None, :]
+
+    known = same("product") | same("query") | (same("variant") & (batch["variant"] >= 0)[:, None])
+    return ~known & (jnp.arange(len(bank.product)) < bank.filled)[None, :]

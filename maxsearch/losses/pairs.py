@@ -1,0 +1,138 @@
+"""The contrastive terms between two of a batch's vectors: query, title, image and product.
+
+B global batch, E vector size, K vectors in the bank.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from maxsearch.config.loss import CONTRASTIVE
+from maxsearch.losses.bank import bank_negatives
+from maxsearch.losses.context import Context
+from maxsearch.losses.contrastive import Guide, Negatives, sigmoid_loss, softmax_loss, weighted_mean
+from maxsearch.losses.masks import batch_contained, batch_positives
+from maxsearch.losses.sdm import sdm_loss
+from maxsearch.mesh import gathered
+from maxsearch.models.search import Outputs
+
+
+@dataclass(frozen=True)
+class Side:
+    """One kind of vector of a batch, and which rows have it."""
+
+    vectors: Float[Array, "B E"]
+    present: Bool[Array, " B"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What ids and keywords say of the pairs of a batch; `contained` has a query per row, a product per column."""
+
+    positive: Bool[Array, "B B"]
+    contained: Bool[Array, "B B"] | None
+
+
+def sides(context: Context, outputs: Outputs | None = None) -> dict[str, Side]:
+    """Query, product, title and image; a product without a title (or image) has no such row.
+
+    `outputs` are those of the context when None.
+    """
+    batch, outputs = context.batch, outputs or context.outputs
+    title, image = batch["title_mask"].any(axis=1), batch["image_present"].any(axis=1)
+    return {
+        "query": Side(outputs.query, jnp.ones_like(title)),
+        "product": Side(outputs.products.product, jnp.ones_like(title)),
+        "title": Side(outputs.products.title, title),
+        "image": Side(outputs.products.image, image),
+    }
+
+
+def pair_terms(context: Context) -> dict[str, Float[Array, ""]]:
+    """Every contrastive term whose weight is above 0; all six are CommerceMM's grid (arXiv 2202.07247)."""
+    known = Known(batch_positives(context), batch_contained(context))
+    values: dict[str, Float[Array, ""]] = {}
+    for name in CONTRASTIVE:
+        if context.config.weights[name] == 0:
+            continue
+        left, right = name.split("_")
+        value = direction(context, known, left, right)
+        if context.config.kind != "sigmoid":  # which looks at each pair once
+            value += direction(context, known, right, left)
+            value *= 1.0 if context.config.kind == "sdm" else 0.5
+        values[name] = value
+    return values
+
+
+def direction(context: Context, known: Known, left: str, right: str) -> Float[Array, ""]:
+    """One term in one direction, as the mean over its rows by pair weight (graded as in Marqo GCL)."""
+    config, outputs, every = context.config, context.outputs, sides(context)
+    valid = every[left].present[:, None] & gathered(every[right].present, None)[None, :]
+    if known.contained is not None and "query" in (left, right):
+        contained = known.contained if left == "query" else gathered(known.contained.T, "batch", None)
+        valid &= known.positive | ~contained
+    pairs = every[left].vectors, every[right].vectors, known.positive, valid, outputs.logit_scale
+    if config.kind == "sigmoid":
+        rows, mask = sigmoid_loss(*pairs, outputs.logit_bias)
+    elif config.kind == "sdm":
+        rows, mask = sdm_loss(*pairs)
+    else:
+        rows, mask = softmax_loss(
+            *pairs,
+            margin=config.margin if config.kind == "am_softmax" else 0.0,
+            further=bank_columns(context, left, right) + same_side(context, known, left),
+            guides=guides(context, left, right),
+        )
+    return weighted_mean(rows, mask, context.batch["weight"] ** config.pair_power)
+
+
+def bank_columns(context: Context, left: str, right: str) -> tuple[Negatives, ...]:
+    """The bank's products as further negatives of whatever is compared with products."""
+    bank, batch = context.bank, context.batch
+    if bank is None or right != "product":
+        return ()
+    side = sides(context)[left]
+    valid = bank_negatives(bank, batch) & side.present[:, None]
+    contained = batch_contained(context, bank.keywords) if left == "query" else None
+    if contained is not None:
+        valid &= ~contained
+    return (Negatives(context.outputs.logit_scale * jnp.einsum("IE,KE->IK", side.vectors, bank.vectors), valid),)
+
+
+def same_side(context: Context, known: Known, left: str) -> tuple[Negatives, ...]:
+    """Rows of the left side as negatives of one another (M3EL, arXiv 2412.10440; code).
+
+    As in their code the weight multiplies the logit. They keep a row's own place in the denominator, as a logit of 0;
+    here it is left out, and so is whatever belongs together (ours).
+    """
+    weight, side = context.config.same_side, sides(context)[left]
+    if weight == 0:
+        return ()
+    cosines = jnp.einsum("IE,JE->IJ", side.vectors, gathered(side.vectors, None, None))
+    valid = side.present[:, None] & gathered(side.present, None)[None, :] & ~known.positive
+    return (Negatives(weight * context.outputs.logit_scale * cosines, valid),)
+
+
+def guides(context: Context, left: str, right: str) -> tuple[Guide, ...]:
+    """What softens the targets of a term; the similarities of batch and bank, of the model itself or its average.
+
+    The model itself: LightCLIP (arXiv 2312.00674) says that the labels of negatives are softened progressively; that
+    their shares are the softmax of the model's own logits, and rise linearly over the stage, is ours.
+    The average: ALBEF's momentum distillation (arXiv 2107.07651; code), whose right side is the bank and the average's
+    batch in both distributions; here the model's own batch is in its own (ours).
+    """
+    config, found = context.config, []
+
+    def logits(outputs: Outputs) -> Float[Array, "B C"]:
+        every = sides(context, outputs)
+        vectors = gathered(every[right].vectors, None, None)
+        if context.bank is not None and right == "product":
+            vectors = jnp.concatenate([vectors, context.bank.vectors])
+        return outputs.logit_scale * jnp.einsum("IE,JE->IJ", every[left].vectors, vectors)
+
+    if config.soft_labels:
+        found.append(Guide(logits(context.outputs), config.soft_labels * context.progress, keeps=False))
+    if context.targets is not None:
+        found.append(Guide(logits(context.targets), jnp.float32(config.momentum), keeps=True))
+    return tuple(found)
