@@ -44,8 +44,9 @@ def with_model(config: Config, **changes: Any) -> Config:
 
 
 def with_stem(config: Config, stem: str) -> Config:
-    """`config` with this image stem."""
-    return with_model(config, image=replace(config.model.image, stem=stem))
+    """`config` with this image stem; with convolutions also residual blocks, and colours beside them."""
+    more = {"stem_blocks": 1, "colour_width": 8} if stem == "conv" else {}
+    return with_model(config, image=replace(config.model.image, stem=stem, **more))
 
 
 def make_batch(config: Config = CONFIG, seed: int = 0, *, whole: bool = False) -> dict[str, np.ndarray]:

@@ -13,13 +13,13 @@ from flax import nnx
 
 from maxsearch.config import Config, ModelConfig, TextConfig
 from maxsearch.models.layers import Transformer, dropout, l2_normalize, layer_norm, masked_mean
+from maxsearch.models.stems import Colours, ConvStem, PatchStem
 from maxsearch.models.text import TextEncoder
-from maxsearch.models.vision import ConvStem, PatchStem
-from tests.small import CONFIG, bits, forward, lively_params, make_batch, on_mesh, with_model
+from tests.small import CONFIG, bits, forward, lively_params, make_batch, on_mesh, with_model, with_stem
 
 pytestmark = pytest.mark.usefixtures("one_device", "quick_compile")
 
-CONV = with_model(CONFIG, image=replace(CONFIG.model.image, stem="conv", depth=0))
+CONV = with_stem(with_model(CONFIG, image=replace(CONFIG.model.image, depth=0)), "conv")
 Batch = dict[str, np.ndarray]
 Vectors = dict[str, np.ndarray]
 
@@ -188,6 +188,21 @@ def test_conv_stem_has_the_patch_grid_row_by_row(patch):
     assert difference.argmax() == 5
     assert difference[2:].max() == 0
     assert difference[:, :4].max() == 0
+
+
+def test_colours_read_the_means_of_squares_within_their_patch():
+    colours = Colours(nnx.Rngs(0), patch=8, hidden=6, width=5)
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(1, 4, 6, 3)).astype(np.float32)
+    smooth = means.repeat(4, axis=1).repeat(4, axis=2)
+    grain = rng.normal(size=smooth.shape).reshape(1, 4, 4, 6, 4, 3)
+    grain = (grain - grain.mean(axis=(2, 4), keepdims=True)).reshape(smooth.shape).astype(np.float32)
+    colours = jax.jit(colours)
+    states = np.asarray(colours(smooth))
+    assert states.shape == (1, 6, 5)
+    np.testing.assert_allclose(states, colours(smooth + grain), atol=1e-5)
+    smooth[0, 9, 17] += 9.0  # in the second row's last patch
+    assert (np.abs(colours(smooth) - states).max(axis=(0, 2)) > 1e-3).tolist() == [False] * 5 + [True]
 
 
 def test_dropout_keeps_the_mean_and_acts_with_a_key_only():

@@ -1,9 +1,18 @@
+import io
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from maxsearch.data.catalogue import read_products
+from maxsearch.data.images import fit_image
+from maxsearch.data.records import Product
+from maxsearch.encode import Encoder
 from tests import tiny
 
 COMMANDS = ["prepare", "train", "evaluate", "evaluate", "export", "index"] + 5 * ["search"]
@@ -79,3 +88,26 @@ def test_quickstart_beats_bm25_where_the_title_is_silent(tmp_path: Path) -> None
         for name in ("ours", "BM25")
     )
     assert ours["low"] > bm25["high"] + 0.2
+    check_modality_weights(tmp_path / "out")
+
+
+def check_modality_weights(out: Path) -> None:
+    """A product leans on what tells more: the weights follow what its title and its picture say, not only their being
+    there."""
+    encoder = Encoder.from_model(out / "model")
+    rows = read_products(out / "catalogue/products.test.parquet", columns={}, image_dir=None, edge=64)
+    products = [product for _, product in rows if isinstance(product, Product)]
+
+    def image_weight(**changes: Any) -> np.ndarray:
+        changed = [replace(product, **changes) for product in products]
+        return np.concatenate([block.weights for block in encoder.encode_products(changed)])[:, 1]
+
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(stream, "PNG")
+    white = fit_image(stream.getvalue(), 64)
+    whole = image_weight()
+    assert 0.1 < whole.mean() < 0.9
+    assert (image_weight(title="") == 1).all()
+    assert (image_weight(images=()) == 0).all()
+    assert (image_weight(title="item") > whole).mean() > 0.9
+    assert (image_weight(images=(white,)) < whole).mean() > 0.9

@@ -21,7 +21,7 @@ from maxsearch.training.optim import check_groups, make_optimizer
 from maxsearch.training.stages import optimizer_of
 from maxsearch.training.state import TrainState, abstract_state, init_state, model_graph
 from maxsearch.training.step import make_step
-from tests.small import CONFIG, lively_params, make_batch, on_mesh, set_mesh, with_model
+from tests.small import CONFIG, lively_params, make_batch, on_mesh, set_mesh, with_model, with_stem
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -34,7 +34,7 @@ LAYOUTS = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
 def losses_and_gradients(layout: tuple[int, int, int], stem: str, depth: int) -> tuple[Any, Any]:
     """({kind: (loss, terms)}, gradients of the sum of both kinds), of the same parameters and batch."""
     title = replace(CONFIG.model.title, depth=depth)
-    image = replace(CONFIG.model.image, depth=depth, stem=stem)
+    image = replace(with_stem(CONFIG, stem).model.image, depth=depth)
     query = replace(title, depth=0)
     config = with_model(CONFIG, query=query, title=title, image=image, unroll=1)
 

@@ -40,13 +40,17 @@ class ImageConfig:
 
     `stem` cuts the patches: `patch` is ViT's one linear projection of a `patch` x `patch` square; `conv` is a stack of
     convolutions down to the same grid (Xiao et al. 2021), the better start for small data, and `stem_width` wide at
-    first.
+    first; `stem_blocks` residual blocks of two convolutions each come after its second stage. With `colour_width` above
+    0 a small network of that width reads the mean colours of each patch, 4 x 4 pixels at a time, and adds what it finds
+    to the patch: colour is what shoppers ask for, and the norms of the stem blur it.
     """
 
     size: tuple[int, int] = (64, 64)
     patch: int = 8
     stem: Literal["patch", "conv"] = "patch"
     stem_width: int = 32
+    stem_blocks: int = 0
+    colour_width: int = 0
     width: int = 128
     depth: int = 2
     heads: int = 4
@@ -57,6 +61,15 @@ class ImageConfig:
         _require_transformer("model.image", self)
         require(self.patch >= 1, f"model.image: patch must be at least 1, not {self.patch}")
         require(self.stem_width >= 1, f"model.image: stem_width must be at least 1, not {self.stem_width}")
+        require(
+            self.stem_blocks == 0 or (self.stem == "conv" and self.patch >= 8 and self.stem_blocks > 0),
+            "model.image.stem_blocks stand after the second stage of a conv stem: leave them 0, or set stem conv and a "
+            "patch of at least 8",
+        )
+        require(
+            self.colour_width == 0 or (self.colour_width > 0 and self.patch % 4 == 0),
+            "model.image.colour_width reads squares of 4 x 4 pixels: leave it 0, or make patch a multiple of 4",
+        )
         require(
             all(edge % self.patch == 0 and edge > 0 for edge in self.size),
             f"model.image: size {self.size} must be multiples of patch {self.patch}",
