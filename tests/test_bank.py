@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
 from maxsearch.config import BankConfig, Config, LossConfig
-from maxsearch.losses.bank import IDS, KEYWORDS, Bank, bank_negatives, empty_bank, opened, push
+from maxsearch.data.keywords import PRODUCT_KEYWORDS
+from maxsearch.losses.bank import Bank, bank_negatives, empty_bank, opened, push
+from maxsearch.losses.contrastive import IDS
 from maxsearch.losses.total import total_loss
 from maxsearch.training.checkpoint import Checkpoints
 from maxsearch.training.optim import make_optimizer
@@ -60,7 +62,7 @@ def keyword_batch(seed: int) -> dict[str, np.ndarray]:
     return batch | {
         "query_keywords": ids(16, 0.1),
         "query_covered": rng.random(8) < 0.7,
-        "product_keywords": ids(KEYWORDS, 0.3),
+        "product_keywords": ids(PRODUCT_KEYWORDS, 0.3),
         "product": rng.integers(0, 30, 8).astype(np.int32),
     }
 
@@ -87,7 +89,7 @@ def test_it_holds_the_latest_in_order_whatever_its_size(size, rows, seed):
         bank = empty_bank(config)
         for _ in range(4):
             batch = {name: rng.integers(0, 100, rows).astype(np.int32) for name in IDS}
-            batch["product_keywords"] = rng.integers(0, 20, (rows, KEYWORDS)).astype(np.int32)
+            batch["product_keywords"] = rng.integers(0, 20, (rows, PRODUCT_KEYWORDS)).astype(np.int32)
             vectors = rng.normal(size=(rows, CONFIG.model.dim)).astype(np.float32)
             bank = jax.jit(push)(bank, vectors, batch)
             expected.extend((*(int(batch[name][i]) for name in IDS), vectors[i].tobytes()) for i in range(rows))

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from maxsearch.config import Config
+from maxsearch.data.keywords import PRODUCT_KEYWORDS
+from maxsearch.losses.contrastive import IDS, known_pairs
 from maxsearch.mesh import gathered, spec
-
-KEYWORDS = 48  # of a product, as data/stream.py lays them out
-IDS = ("product", "variant", "query")
 
 
 @jax.tree_util.register_dataclass
@@ -54,7 +53,7 @@ def empty_bank(config: Config) -> Bank | None:
     return Bank(
         vectors=whole(K, config.model.dim, dtype=jnp.float32),
         **{name: whole(K) for name in IDS},
-        keywords=whole(K, KEYWORDS) if config.loss.keyword_mask else None,
+        keywords=whole(K, PRODUCT_KEYWORDS) if config.loss.keyword_mask else None,
         filled=whole(),
         position=whole(),
     )
@@ -96,9 +95,4 @@ def opened(bank: Bank, ready: Bool[Array, ""]) -> Bank:
 
 def bank_negatives(bank: Bank, batch: Mapping[str, Array]) -> Bool[Array, "B K"]:
     """Which vectors are negatives of each row of a batch: written ones of another product, variant group and query."""
-
-    def same(name: str) -> Array:
-        return batch[name][:, None] == getattr(bank, name)[None, :]
-
-    known = same("product") | same("query") | (same("variant") & (batch["variant"] >= 0)[:, None])
-    return ~known & (jnp.arange(len(bank.product)) < bank.filled)[None, :]
+    return ~known_pairs(batch, vars(bank)) & (jnp.arange(len(bank.product)) < bank.filled)[None, :]

@@ -6,6 +6,7 @@ right side is gathered whole, in the order of the global batch, so that every ro
 B global batch, E vector size, C further columns.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +14,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from maxsearch.mesh import gathered
+
+IDS = ("query", "product", "variant")
+
+
+def known_pairs(rows: Mapping[str, Array], columns: Mapping[str, Array]) -> Bool[Array, "B C"]:
+    """Which rows and columns belong together by their ids, as `positive_pairs` says.
+
+    Args:
+      rows: int [B] by each name of `IDS`; further entries are not looked at.
+      columns: int [C] likewise, whole on each device.
+    """
+
+    def same(name: str) -> Array:
+        return rows[name][:, None] == columns[name][None, :]
+
+    return same("query") | same("product") | (same("variant") & (rows["variant"] >= 0)[:, None])
 
 
 def positive_pairs(query: Int[Array, " B"], product: Int[Array, " B"], variant: Int[Array, " B"]) -> Bool[Array, "B B"]:
@@ -23,11 +40,8 @@ def positive_pairs(query: Int[Array, " B"], product: Int[Array, " B"], variant: 
       product: id of each example's product.
       variant: id of its variant group, below 0 when it has none.
     """
-
-    def same(ids: Array) -> Array:
-        return ids[:, None] == gathered(ids, None)[None, :]
-
-    return same(query) | same(product) | (same(variant) & (variant >= 0)[:, None])
+    rows = dict(zip(IDS, (query, product, variant), strict=True))
+    return known_pairs(rows, {name: gathered(ids, None) for name, ids in rows.items()})
 
 
 @dataclass(frozen=True)

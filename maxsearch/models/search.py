@@ -137,9 +137,20 @@ class SearchModel(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> ProductVectors:
         """Unit vectors of products; a missing title or image is replaced by a learned null token."""
+        return self.product(title_ids, title_mask, image, image_present, key)[1]
+
+    def product(
+        self,
+        title_ids: Int[Array, "B T"],
+        title_mask: Bool[Array, "B T"],
+        image: UInt8[Array, "B N H W 3"],
+        image_present: Bool[Array, "B N"],
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[ProductTokens, ProductVectors]:
+        """Token states and unit vectors of products; arguments as for `encode_product`."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
         tokens = self.product_tokens(title_ids, title_mask, image, image_present, keys[:2])
-        return self.join(tokens, title_mask.any(axis=1), image_present.any(axis=1), keys[2])
+        return tokens, self.join(tokens, title_mask.any(axis=1), image_present.any(axis=1), keys[2])
 
     def product_tokens(
         self,
@@ -195,16 +206,14 @@ class SearchModel(nnx.Module):
     def __call__(self, batch: Mapping[str, Array], key: PRNGKeyArray | None = None) -> Outputs:
         """All vectors of a batch of (query, product) examples, as data/stream.py lays it out."""
         query_key, product_key = (None, None) if key is None else tuple(jax.random.split(key))
-        keys = (None, None, None) if product_key is None else tuple(jax.random.split(product_key, 3))
         query_words = self.query_words(batch["query_ids"], batch["query_mask"], query_key)
-        tokens = self.product_tokens(
-            batch["title_ids"], batch["title_mask"], batch["image"], batch["image_present"], keys[:2]
+        tokens, products = self.product(
+            batch["title_ids"], batch["title_mask"], batch["image"], batch["image_present"], product_key
         )
-        present = batch["title_mask"].any(axis=1), batch["image_present"].any(axis=1)
         return Outputs(
             query=self.query_vector(query_words),
             query_words=query_words,
-            products=self.join(tokens, *present, keys[2]),
+            products=products,
             tokens=tokens,
             logit_scale=jnp.exp(self.logit_scale[...]),
             logit_bias=self.logit_bias[...],
