@@ -79,8 +79,9 @@ def explain(
     share of the first words that name one of them. A word names a value when it has the stem of one of its words.
     Beside the aligner stand the raw cosines, the words that name most products, always the same ones (they know the
     truth, no picture), and evenly drawn words. `pointing` is the share of title words whose best patch lies on what
-    they name, in the first picture, where `alignments` say what that is; beside it the one patch that is right
-    most often, which lies in the middle and needs no look at the picture.
+    they name, in the first picture, where `alignments` say what that is: the patch whose cosine with the word is
+    highest above its mean over all keywords. Beside it stands the one patch that is right most often, which lies in the
+    middle and needs no look at the picture.
 
     Args:
       encoder: the model.
@@ -151,7 +152,9 @@ def point(
             continue
         inside = grid.ravel()
         for name, values in cosines.items():
-            seen.hits[name].append(bool(inside[values[: len(inside), places[0]].argmax()]))
+            values = values[: len(inside)]
+            # Some patches are near every word; only what a patch says of this one more than of others points.
+            seen.hits[name].append(bool(inside[(values[:, places[0]] - values.mean(axis=1)).argmax()]))
         seen.inside.append(inside)
 
 
