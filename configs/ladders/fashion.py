@@ -18,7 +18,7 @@ from maxsearch.presets import load_preset
 NOTHING = {"query_product": 0.0, "query_title": 0.0, "query_image": 0.0}
 
 ALIGNER = {"align_structure": 0.1, "align_bag": 0.2}
-KEYWORDS = {"keywords": 0.1}
+KEYWORDS = {"keywords": 0.1, "keywords_image": 0.2}
 MASKED = {"mlm_title": 0.1, "mpm": 0.1}
 HARD = {"matching": 0.1, "ranking": 0.2}
 

@@ -103,6 +103,8 @@ class LossConfig:
       soft_labels: share of a row's target that goes to its negatives by their similarity (LightCLIP), reached linearly
         over the stage.
       same_side: what the logits of same-side negatives are multiplied with (M3EL: 0.8); 0 does without them.
+      ring: the contrastive terms go round the ring of devices block by block, and no device ever holds the matrix of
+        all pairs: for global batches of many thousands. Other families keep theirs.
       momentum: share of a row's target that comes from the averaged model (ALBEF: up to 0.4); the bank then holds its
         vectors.
     """
@@ -137,6 +139,7 @@ class LossConfig:
     soft_labels: float = 0.0
     same_side: float = 0.0
     momentum: float = 0.0
+    ring: bool = False
     bank: BankConfig = field(default_factory=BankConfig)
     masked: MaskedConfig = field(default_factory=MaskedConfig)
     ranking_draw: RankingConfig = field(default_factory=RankingConfig)
@@ -164,6 +167,12 @@ class LossConfig:
             self.kind in ("softmax", "am_softmax") or not special,
             f"loss.kind {self.kind} has no rows to soften or lengthen: soft_labels, same_side, momentum and bank need "
             "softmax or am_softmax",
+        )
+        softened = self.soft_labels or self.same_side or self.momentum
+        require(
+            not self.ring or (self.kind != "sdm" and not softened),
+            "loss.ring goes with kinds softmax, am_softmax and sigmoid, without soft_labels, same_side and momentum, "
+            "which read whole rows of pairs: leave it off, or them",
         )
 
     @property

@@ -1,6 +1,6 @@
 """A memory bank: product vectors of earlier batches with their ids, first in, first out.
 
-Every device holds all of it, so that a row's own device compares it with every vector.
+Every device holds all of it, so that a row's own device compares it with every vector; with `loss.ring`, its share.
 
 B global batch, K vectors in the bank, E vector size, W keywords of a product.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int
 
 from maxsearch.config import Config
@@ -43,19 +44,19 @@ class Bank:
 
 def empty_bank(config: Config) -> Bank | None:
     """A bank without vectors, to be traced; None when the config wants none."""
-    K = config.loss.bank.size
+    K, first = config.loss.bank.size, "batch" if config.loss.ring else None
     if K == 0:
         return None
 
-    def whole(*shape: int, dtype: Any = jnp.int32) -> Array:
-        return jnp.zeros(shape, dtype, out_sharding=spec(*(None,) * len(shape)))
+    def zeros(*shape: int, dtype: Any = jnp.int32) -> Array:
+        return jnp.zeros(shape, dtype, out_sharding=spec(first, *(None,) * (len(shape) - 1)))
 
     return Bank(
-        vectors=whole(K, config.model.dim, dtype=jnp.float32),
-        **{name: whole(K) for name in IDS},
-        keywords=whole(K, PRODUCT_KEYWORDS) if config.loss.keyword_mask else None,
-        filled=whole(),
-        position=whole(),
+        vectors=zeros(K, config.model.dim, dtype=jnp.float32),
+        **{name: zeros(K) for name in IDS},
+        keywords=zeros(K, PRODUCT_KEYWORDS) if config.loss.keyword_mask else None,
+        filled=jnp.zeros((), jnp.int32),
+        position=jnp.zeros((), jnp.int32),
     )
 
 
@@ -71,12 +72,13 @@ def push(bank: Bank, vectors: Float[Array, "B E"], batch: Mapping[str, Array]) -
     """
     K, B = len(bank.product), len(batch["product"])
     # Which row of the batch comes to lie in each place; places that are reached twice keep the later row.
-    offset = (jnp.arange(K) - bank.position) % K
+    first = jax.typeof(bank.product).sharding.spec[0]
+    offset = reshard((jnp.arange(K) - bank.position) % K, PartitionSpec(first))
     row = jnp.minimum(offset + K * jnp.maximum((B - 1 - offset) // K, 0), B - 1)
 
     def write(old: Array, new: Array) -> Array:
-        layout = (None,) * new.ndim
-        rows = gathered(jax.lax.stop_gradient(new), *layout).at[row].get(out_sharding=spec(*layout))
+        whole = gathered(jax.lax.stop_gradient(new), *(None,) * new.ndim)
+        rows = whole.at[row].get(out_sharding=PartitionSpec(first, *(None,) * (new.ndim - 1)))
         return jnp.where((offset < B).reshape(-1, *(1,) * (new.ndim - 1)), rows, old)
 
     return Bank(

@@ -49,8 +49,17 @@ def contained_pairs(
       product_keywords: the keyword ids of each product, below 0 where there is none.
       size: of the vocabulary.
     """
-    query = multi_hot(query_keywords, size)
-    product = multi_hot(gathered(product_keywords, None, None), size)
+    return contained_in(query_keywords, query_covered, gathered(product_keywords, None, None), size)
+
+
+def contained_in(
+    query_keywords: Int[Array, "B W"],
+    query_covered: Bool[Array, " B"],
+    product_keywords: Int[Array, "C K"],
+    size: int,
+) -> Bool[Array, "B C"]:
+    """`contained_pairs` of rows and columns that one device holds."""
+    query, product = multi_hot(query_keywords, size), multi_hot(product_keywords, size)
     words = query.sum(axis=1)
     shared = jnp.einsum("BV,CV->BC", query, product)
     return (query_covered & (words > 0))[:, None] & (shared >= words[:, None])

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from maxsearch.config import LossConfig
 from maxsearch.config.loss import CONTRASTIVE
 from maxsearch.losses.bank import bank_negatives
 from maxsearch.losses.context import Context
-from maxsearch.losses.contrastive import Guide, Negatives, sigmoid_loss, softmax_loss, weighted_mean
+from maxsearch.losses.contrastive import IDS, Guide, Negatives, sigmoid_loss, softmax_loss, weighted_mean
 from maxsearch.losses.masks import batch_contained, batch_positives
+from maxsearch.losses.ring import About, ring_sigmoid_loss, ring_softmax_loss
 from maxsearch.losses.sdm import sdm_loss
 from maxsearch.mesh import gathered
 from maxsearch.models.search import Outputs
@@ -51,7 +53,7 @@ def sides(context: Context, outputs: Outputs | None = None) -> dict[str, Side]:
 
 def pair_terms(context: Context) -> dict[str, Float[Array, ""]]:
     """Every contrastive term whose weight is above 0; all six are CommerceMM's grid (arXiv 2202.07247)."""
-    known = Known(batch_positives(context), batch_contained(context))
+    known = None if context.config.ring else Known(batch_positives(context), batch_contained(context))
     values: dict[str, Float[Array, ""]] = {}
     for name in CONTRASTIVE:
         if context.config.weights[name] == 0:
@@ -65,8 +67,17 @@ def pair_terms(context: Context) -> dict[str, Float[Array, ""]]:
     return values
 
 
-def direction(context: Context, known: Known, left: str, right: str) -> Float[Array, ""]:
-    """One term in one direction, as the mean over its rows by pair weight (graded as in Marqo GCL)."""
+def direction(context: Context, known: Known | None, left: str, right: str) -> Float[Array, ""]:
+    """One term in one direction, as the mean over its rows by pair weight (graded as in Marqo GCL).
+
+    Without `known` the pairs are judged on the ring, block by block.
+    """
+    rows, mask = ring_rows(context, left, right) if known is None else dense_rows(context, known, left, right)
+    return weighted_mean(rows, mask, context.row_weights)
+
+
+def dense_rows(context: Context, known: Known, left: str, right: str) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+    """The loss of each row, and whether it has one, from the matrix of all pairs."""
     config, outputs, every = context.config, context.outputs, sides(context)
     valid = every[left].present[:, None] & gathered(every[right].present, None)[None, :]
     if known.contained is not None and "query" in (left, right):
@@ -74,17 +85,46 @@ def direction(context: Context, known: Known, left: str, right: str) -> Float[Ar
         valid &= known.positive | ~contained
     pairs = every[left].vectors, every[right].vectors, known.positive, valid, outputs.logit_scale
     if config.kind == "sigmoid":
-        rows, mask = sigmoid_loss(*pairs, outputs.logit_bias)
-    elif config.kind == "sdm":
-        rows, mask = sdm_loss(*pairs)
-    else:
-        rows, mask = softmax_loss(
-            *pairs,
-            margin=config.margin if config.kind == "am_softmax" else 0.0,
-            further=bank_columns(context, left, right) + same_side(context, known, left),
-            guides=guides(context, left, right),
-        )
-    return weighted_mean(rows, mask, context.batch["weight"] ** config.pair_power)
+        return sigmoid_loss(*pairs, outputs.logit_bias)
+    if config.kind == "sdm":
+        return sdm_loss(*pairs)
+    return softmax_loss(
+        *pairs,
+        margin=margin_of(config),
+        further=bank_columns(context, left, right) + same_side(context, known, left),
+        guides=guides(context, left, right),
+    )
+
+
+def ring_rows(context: Context, left: str, right: str) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+    """The loss of each row, and whether it has one, block by block."""
+    config, outputs, batch, every = context.config, context.outputs, context.batch, sides(context)
+    ids = {name: batch[name] for name in IDS}
+    masked = config.keyword_mask and "query_keywords" in batch and "query" in (left, right)
+
+    def about(side: str) -> About:
+        if not masked:
+            return About(ids, every[side].present)
+        if side == "query":
+            keywords = {"asked": batch["query_keywords"], "covered": batch["query_covered"]}
+        else:
+            keywords = {"owned": batch["product_keywords"]}
+        return About(ids, every[side].present, **keywords)
+
+    pairs = every[left].vectors, every[right].vectors, (about(left), about(right)), outputs.logit_scale
+    if config.kind == "sigmoid":
+        return ring_sigmoid_loss(*pairs, outputs.logit_bias, vocabulary=context.keywords)
+    bank, further = context.bank, None
+    if bank is not None and right == "product":
+        written = gathered(jnp.arange(len(bank.product)) < bank.filled, "batch")
+        known = {name: getattr(bank, name) for name in IDS}
+        further = bank.vectors, About(known, written, owned=bank.keywords if masked else None)
+    return ring_softmax_loss(*pairs, margin=margin_of(config), bank=further, vocabulary=context.keywords)
+
+
+def margin_of(config: LossConfig) -> float:
+    """What AM-softmax takes off a positive's cosine; 0 for the others."""
+    return config.margin if config.kind == "am_softmax" else 0.0
 
 
 def bank_columns(context: Context, left: str, right: str) -> tuple[Negatives, ...]:
