@@ -35,6 +35,7 @@ from maxsearch.training.state import init_params, init_state, model_graph
 from maxsearch.training.step import make_step
 
 VARIANTS = ("none", "A", "A+B", "C", "A+C", "B+C", "A+B+C")
+OWN = ("aligner", "heads")
 FROZEN = ParamGroup(".*", lr=None)
 
 
@@ -118,8 +119,9 @@ def main() -> None:
     results = {}
     with jax.set_mesh(make_mesh(config.mesh)):
         fresh = init_params(config, jax.random.key(arguments.seed))
-        known = jax.tree.map(np.asarray, before.params)
-        begin = {**known, "aligner": jax.tree.map(np.asarray, fresh["aligner"])}
+        # Heads and aligner are this config's own: the run may have others.
+        known = {name: value for name, value in before.params.items() if name in fresh and name not in OWN}
+        begin = jax.tree.map(np.asarray, {**fresh, **known})
         graph = model_graph(config, words)
         for variant in arguments.variants:
             clock = time.monotonic()

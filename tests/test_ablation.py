@@ -355,3 +355,11 @@ def test_the_fashion_ladder_has_the_rungs_of_the_results() -> None:
     assert len({replace(rung.config, name="").fingerprint() for rung in rungs}) == 11
     assert [rung.name for rung in rungs if rung.part != "product"] == ["text only", "image only"]
     assert [rung.name for rung in rungs if not rung.against] == ["text only", "image only"]
+
+
+def test_the_methods_ladder_has_every_method_at_one_size() -> None:
+    rungs = load_ladder("methods")
+    assert {f"methods/{rung.name}" for rung in rungs[1:]} == {n for n in preset_names() if n.startswith("methods/")}
+    assert {rung.against for rung in rungs[1:]} == {"plain"}
+    sizes = {(rung.config.train, rung.config.data, rung.config.model.title.width) for rung in rungs}
+    assert len(sizes) == 1

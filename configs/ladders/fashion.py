@@ -25,7 +25,7 @@ HARD = {"matching": 0.1, "ranking": 0.2}
 
 def get_ladder() -> list[Rung]:
     """From one modality to everything at once, then everything with one thing changed."""
-    plain = small()
+    plain = load_preset("fashion_small")
     concatenated = with_fusion(plain, "concat")
     adapted = with_fusion(plain, "modal_adaptation")
     aligned = with_visual_words(with_weights(adapted, ALIGNER))
@@ -47,24 +47,6 @@ def get_ladder() -> list[Rung]:
         Rung("random visual words", with_random_words(full), against=last),
         Rung("50 % of the training data", replace(full, data=replace(full.data, fraction=0.5)), against=last),
     ]
-
-
-def small() -> Config:
-    """The fashion preset with smaller towers and batches, so that three seeds of every rung take an afternoon."""
-    base = load_preset("fashion")
-    model = replace(
-        base.model,
-        query=replace(base.model.query, width=128, max_tokens=8),
-        title=replace(base.model.title, width=128),
-        image=replace(base.model.image, stem_width=32, width=128, depth=1),
-    )
-    return replace(
-        base,
-        model=model,
-        data=replace(base.data, batch_size=128),
-        optim=replace(base.optim, warmup_steps=50),
-        train=replace(base.train, steps=400, log_every=50, checkpoint_every=400),
-    )
 
 
 def with_weights(config: Config, weights: dict[str, float]) -> Config:
