@@ -58,18 +58,19 @@ def dense(x: dict[str, jax.Array], left: Any, right: Any, scale: Any, bias: Any,
     whole = {name: gathered(value, None) for name, value in ids.items()}
     known = known_pairs(ids, whole)
     valid = x["left_present"][:, None] & gathered(x["right_present"], None)[None, :]
+    owned = {side: gathered(x[f"{side}_keywords"], None, None) for side in ("left", "right", "bank")}
     if turned:  # the right side are the queries
-        contained = contained_pairs(x["right_keywords"], x["covered"], x["left_keywords"], VOCABULARY)
+        contained = contained_pairs(x["right_keywords"], x["covered"], owned["left"], VOCABULARY)
         contained = gathered(contained.T, "batch", None)
     else:
-        contained = contained_pairs(x["left_keywords"], x["covered"], x["right_keywords"], VOCABULARY)
+        contained = contained_pairs(x["left_keywords"], x["covered"], owned["right"], VOCABULARY)
     valid &= known | ~contained
     if kind == "sigmoid":
         return sigmoid_loss(left, right, known, valid, scale, bias)
     bank = {name: gathered(x[f"bank_{name}"], None) for name in IDS}
     usable = x["left_present"][:, None] & gathered(x["bank_present"], None)[None, :] & ~known_pairs(ids, bank)
     if not turned:
-        usable &= ~contained_pairs(x["left_keywords"], x["covered"], x["bank_keywords"], VOCABULARY)
+        usable &= ~contained_pairs(x["left_keywords"], x["covered"], owned["bank"], VOCABULARY)
     logits = scale * jnp.einsum("IE,KE->IK", left, gathered(x["bank_vectors"], None, None))
     return softmax_loss(left, right, known, valid, scale, margin=MARGIN, further=(Negatives(logits, usable),))
 

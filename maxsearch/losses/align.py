@@ -208,7 +208,7 @@ def align_terms(context: Context) -> dict[str, Float[Array, ""]]:
     words = Tokens(jax.lax.stop_gradient(tokens.words.states).astype(jnp.float32), tokens.words.mask & title[:, None])
     mapped = Tokens(l2_normalize(aligner.mapped(patches.states)), patches.mask)
     unit = Tokens(l2_normalize(words.states), words.mask)
-    weights = batch["weight"] ** config.pair_power
+    weights = context.row_weights
     terms = {}
     if config.align_structure:
         cosines = jnp.einsum("BPD,BTD->BPT", mapped.states, unit.states)

@@ -27,7 +27,7 @@ def esspr_terms(context: Context) -> dict[str, Float[Array, ""]]:
     if not (config.ppm or config.pdc or config.plc):
         return {}
     positive, joined, margins = batch_positives(context), every["product"], config.margins
-    weights = batch["weight"] ** config.pair_power
+    weights = context.row_weights
     other = batch["product"][:, None] != gathered(batch["product"], None)[None, :]
 
     def mean(left: Side, found: tuple[Float[Array, " B"], Bool[Array, " B"]]) -> Float[Array, ""]:

@@ -28,6 +28,7 @@ def batch_contained(context: Context, products: Int[Array, "C K"] | None = None)
     if not context.config.keyword_mask or "query_keywords" not in batch:
         return None
     products = batch["product_keywords"] if products is None else products
+    products = gathered(products, None, None)
     return contained_pairs(batch["query_keywords"], batch["query_covered"], products, context.keywords)
 
 
@@ -46,19 +47,9 @@ def contained_pairs(
       query_keywords: the keyword ids of each query's words, below 0 where there is none.
       query_covered: whether the vocabulary has every content word of the query; a query of which it lacks one is
         contained nowhere, nor is one without words.
-      product_keywords: the keyword ids of each product, below 0 where there is none.
+      product_keywords: the keyword ids of each product, below 0 where there is none; whole on each device.
       size: of the vocabulary.
     """
-    return contained_in(query_keywords, query_covered, gathered(product_keywords, None, None), size)
-
-
-def contained_in(
-    query_keywords: Int[Array, "B W"],
-    query_covered: Bool[Array, " B"],
-    product_keywords: Int[Array, "C K"],
-    size: int,
-) -> Bool[Array, "B C"]:
-    """`contained_pairs` of rows and columns that one device holds."""
     query, product = multi_hot(query_keywords, size), multi_hot(product_keywords, size)
     words = query.sum(axis=1)
     shared = jnp.einsum("BV,CV->BC", query, product)

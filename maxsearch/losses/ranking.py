@@ -31,7 +31,7 @@ def ranking_terms(context: Context) -> dict[str, Float[Array, ""]]:
     if contained is not None:
         negative &= ~contained
     keys = jax.random.split(context.key_for("ranking"))
-    weights = context.batch["weight"] ** config.pair_power
+    weights = context.row_weights
     values = []
     if draw.side != "query":
         rows, mask = triplet_loss(query, product, negative, draw.margin, draw.negatives, keys[0])

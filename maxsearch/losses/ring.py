@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from maxsearch.losses.contrastive import known_pairs
-from maxsearch.losses.masks import contained_in
+from maxsearch.losses.masks import contained_pairs
 from maxsearch.mesh import RULES, spec
 
 AXES = RULES["batch"]
@@ -51,9 +51,9 @@ def pairs_of(left: About, right: About, vocabulary: int) -> tuple[Bool[Array, "I
     valid = left.present[:, None] & right.present[None, :]
     contained = None
     if left.asked is not None and left.covered is not None and right.owned is not None:
-        contained = contained_in(left.asked, left.covered, right.owned, vocabulary)
+        contained = contained_pairs(left.asked, left.covered, right.owned, vocabulary)
     elif right.asked is not None and right.covered is not None and left.owned is not None:
-        contained = contained_in(right.asked, right.covered, left.owned, vocabulary).T
+        contained = contained_pairs(right.asked, right.covered, left.owned, vocabulary).T
     negative = valid & ~known
     return known & valid, negative if contained is None else negative & ~contained
 
