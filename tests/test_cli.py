@@ -163,7 +163,7 @@ BAD: dict[str, tuple[tuple[Word, ...], int, str]] = {
         2,
         "--out",
     ),
-    "train: no preset": (("train", "--data", "x", "--run", "y"), 2, "choose one of base, fashion, methods/"),
+    "train: no preset": (("train", "--data", "x", "--run", "y"), 2, "choose one of base, fashion, "),
     "train: misspelt preset": (("train", "fashon", "--data", "x", "--run", "y"), 2, "did you mean 'fashion'?"),
     "train: broken preset": (("train", text_file("x = (", "p.py"), "--data", "x", "--run", "y"), 2, "cannot be loaded"),
     "train: no data": ((*TRAIN[:-1], "absent"), 1, "no data manifest at absent/manifest.json: prepare the folder"),
