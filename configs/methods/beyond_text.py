@@ -9,7 +9,8 @@ ours: the stage `align` trains the encoders from scratch, so that no other adapt
 query-image and title-image; `fuse` trains cross-attention both ways on query-product, with the terms before at a tenth
 and the encoders at a tenth of the learning rate.
 
-Cost: about that of the fashion preset. Result: see docs/results.md
+Cost: about that of the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.830 with full titles, 0.591 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace

@@ -5,7 +5,8 @@ maxsearch train methods/clip --data DATA --run RUN
 code: both directions of the softmax over the batch, the temperature as a parameter that starts at 0.07 and is bounded.
 ours: the query has a tower of its own and meets the product, which is title and image end to end through an MLP.
 
-Cost: about that of the fashion preset. Result: see docs/results.md
+Cost: about that of the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.829 with full titles, 0.592 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace

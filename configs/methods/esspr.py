@@ -8,7 +8,8 @@ vector, PDC with the same product's, PLC of the distances of the best ten; margi
 ours: a query stands for a product of which only the text is known, beside the pairs of products that share a variant
 group or a query; the six terms of CommerceMM's grid (arXiv 2202.07247) of query, title, image and product are added.
 
-Cost: about that of the fashion preset. Result: see docs/results.md
+Cost: about that of the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.848 with full titles, 0.624 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace

@@ -7,7 +7,8 @@ words that cross-attend to the image's tokens through an interaction head; 15 % 
 ours: the temperature is learned from there on; SDM stands between query, title, image and product, where IRRA has one
 text and one image; the head is one block deep, and IRRA's identity loss is left out, since products have no classes.
 
-Cost: about twice the fashion preset. Result: see docs/results.md
+Cost: about twice the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.808 with full titles, 0.423 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace

@@ -8,7 +8,8 @@ ours: a row gives up to a fifth of its target to its negatives by their similari
 Sinkhorn with room for twice an even share of patches at each word, and an InfoNCE over the batch compares its scores;
 masked words see the image once, through IRRA's interaction head, and not at several depths; all weights.
 
-Cost: about twice the fashion preset. Result: see docs/results.md
+Cost: about twice the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.842 with full titles, 0.633 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace

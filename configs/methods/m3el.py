@@ -8,7 +8,8 @@ ours: mentions are queries and entities are products; the temperature is learned
 the cross-attention tower. Matching global with local features needs both sides' tokens, so that products could not be
 indexed, and is left out.
 
-Cost: about that of the fashion preset. Result: see docs/results.md
+Cost: about that of the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.850 with full titles, 0.611 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace

@@ -9,7 +9,8 @@ match of query and image helps; masked tasks belong in the item tower, and maske
 ours: the equations of modal adaptation; the keyword head on the query, which predicts the clicked product's keywords
 that the query lacks, and the mask of pairs whose product has every word of the query; all weights.
 
-Cost: about twice the fashion preset. Result: see docs/results.md
+Cost: about twice the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
+nDCG@10 0.873 with full titles, 0.638 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace
