@@ -66,13 +66,16 @@ def dense(x: dict[str, jax.Array], left: Any, right: Any, scale: Any, bias: Any,
         contained = contained_pairs(x["left_keywords"], x["covered"], owned["right"], VOCABULARY)
     valid &= known | ~contained
     if kind == "sigmoid":
-        return sigmoid_loss(left, right, known, valid, scale, bias)
+        return [sigmoid_loss(left, right, known, valid, scale, bias)]
     bank = {name: gathered(x[f"bank_{name}"], None) for name in IDS}
     usable = x["left_present"][:, None] & gathered(x["bank_present"], None)[None, :] & ~known_pairs(ids, bank)
     if not turned:
         usable &= ~contained_pairs(x["left_keywords"], x["covered"], owned["bank"], VOCABULARY)
     logits = scale * jnp.einsum("IE,KE->IK", left, gathered(x["bank_vectors"], None, None))
-    return softmax_loss(left, right, known, valid, scale, margin=MARGIN, further=(Negatives(logits, usable),))
+    return [
+        softmax_loss(left, right, known, valid, scale, margin=MARGIN, further=(Negatives(logits, usable),)),
+        softmax_loss(right, left, known, gathered(valid.T, "batch", None), scale, margin=MARGIN),
+    ]
 
 
 def ringed(x: dict[str, jax.Array], left: Any, right: Any, scale: Any, bias: Any, kind: str, turned: bool) -> Any:
@@ -84,7 +87,7 @@ def ringed(x: dict[str, jax.Array], left: Any, right: Any, scale: Any, bias: Any
     }
     both = about["left"], about["right"]
     if kind == "sigmoid":
-        return ring_sigmoid_loss(left, right, both, scale, bias, vocabulary=VOCABULARY)
+        return [ring_sigmoid_loss(left, right, both, scale, bias, vocabulary=VOCABULARY)]
     bank = About(
         {name: x[f"bank_{name}"] for name in IDS},
         x["bank_present"],
@@ -97,8 +100,9 @@ def ringed(x: dict[str, jax.Array], left: Any, right: Any, scale: Any, bias: Any
 
 def value_and_gradients(loss: Any, x: dict[str, np.ndarray], kind: str, turned: bool) -> Any:
     def total(left: Any, right: Any, scale: Any, bias: Any, x: dict[str, jax.Array]) -> Any:
-        rows, mask = loss(x, left, right, scale, bias, kind, turned)
-        return (rows * x["cotangent"]).sum(), (rows, mask)
+        ways = loss(x, left, right, scale, bias, kind, turned)
+        totals = [(rows * x["cotangent"] ** (1 + number)).sum() for number, (rows, _) in enumerate(ways)]
+        return sum(totals), list(ways)
 
     run = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True))
     put = on_mesh(x)
@@ -120,10 +124,11 @@ def test_the_ring_gives_the_dense_losses_and_gradients(kind, seed, rows, width, 
     devices = layout[0] * layout[1]
     x = draw(seed, rows * devices, width, bank * devices)
     with set_mesh(*layout):
-        (expected, mask), theirs = value_and_gradients(dense, x, kind, turned)
-        (found, has), ours = value_and_gradients(ringed, x, kind, turned)
-    np.testing.assert_array_equal(has, mask)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        expected, theirs = value_and_gradients(dense, x, kind, turned)
+        found, ours = value_and_gradients(ringed, x, kind, turned)
+    for (rows, has), (reference, mask) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(has, mask)
+        np.testing.assert_allclose(rows, reference, rtol=1e-5, atol=1e-6)
     for mine, reference in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, reference, rtol=1e-4, atol=1e-5)
 

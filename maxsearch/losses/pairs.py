@@ -14,7 +14,7 @@ from maxsearch.losses.bank import bank_negatives
 from maxsearch.losses.context import Context
 from maxsearch.losses.contrastive import IDS, Guide, Negatives, sigmoid_loss, softmax_loss, weighted_mean
 from maxsearch.losses.masks import batch_contained, batch_positives
-from maxsearch.losses.ring import About, ring_sigmoid_loss, ring_softmax_loss
+from maxsearch.losses.ring import About, Rows, ring_sigmoid_loss, ring_softmax_loss
 from maxsearch.losses.sdm import sdm_loss
 from maxsearch.mesh import gathered
 from maxsearch.models.search import Outputs
@@ -52,31 +52,32 @@ def sides(context: Context, outputs: Outputs | None = None) -> dict[str, Side]:
 
 
 def pair_terms(context: Context) -> dict[str, Float[Array, ""]]:
-    """Every contrastive term whose weight is above 0; all six are CommerceMM's grid (arXiv 2202.07247)."""
+    """Every contrastive term whose weight is above 0; all six are CommerceMM's grid (arXiv 2202.07247).
+
+    A term is the mean over rows by pair weight (graded as in Marqo GCL), of both directions. The sigmoid loss looks at
+    each pair once and has one direction; SDM is the sum of both (IRRA; code).
+    """
     known = None if context.config.ring else Known(batch_positives(context), batch_contained(context))
     values: dict[str, Float[Array, ""]] = {}
     for name in CONTRASTIVE:
         if context.config.weights[name] == 0:
             continue
         left, right = name.split("_")
-        value = direction(context, known, left, right)
-        if context.config.kind != "sigmoid":  # which looks at each pair once
-            value += direction(context, known, right, left)
-            value *= 1.0 if context.config.kind == "sdm" else 0.5
-        values[name] = value
+        ways = ring_ways(context, left, right) if known is None else dense_ways(context, known, left, right)
+        means = [weighted_mean(*rows, context.row_weights) for rows in ways]
+        values[name] = sum(means[1:], start=means[0]) / (1 if context.config.kind == "sdm" else len(means))
     return values
 
 
-def direction(context: Context, known: Known | None, left: str, right: str) -> Float[Array, ""]:
-    """One term in one direction, as the mean over its rows by pair weight (graded as in Marqo GCL).
+def dense_ways(context: Context, known: Known, left: str, right: str) -> list[Rows]:
+    """The loss of each row by direction, from the matrix of all pairs."""
+    ways = [dense_rows(context, known, left, right)]
+    if context.config.kind != "sigmoid":
+        ways.append(dense_rows(context, known, right, left))
+    return ways
 
-    Without `known` the pairs are judged on the ring, block by block.
-    """
-    rows, mask = ring_rows(context, left, right) if known is None else dense_rows(context, known, left, right)
-    return weighted_mean(rows, mask, context.row_weights)
 
-
-def dense_rows(context: Context, known: Known, left: str, right: str) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+def dense_rows(context: Context, known: Known, left: str, right: str) -> Rows:
     """The loss of each row, and whether it has one, from the matrix of all pairs."""
     config, outputs, every = context.config, context.outputs, sides(context)
     valid = every[left].present[:, None] & gathered(every[right].present, None)[None, :]
@@ -96,8 +97,8 @@ def dense_rows(context: Context, known: Known, left: str, right: str) -> tuple[F
     )
 
 
-def ring_rows(context: Context, left: str, right: str) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
-    """The loss of each row, and whether it has one, block by block."""
+def ring_ways(context: Context, left: str, right: str) -> list[Rows]:
+    """The loss of each row by direction, block by block."""
     config, outputs, batch, every = context.config, context.outputs, context.batch, sides(context)
     ids = {name: batch[name] for name in IDS}
     masked = config.keyword_mask and "query_keywords" in batch and "query" in (left, right)
@@ -113,13 +114,13 @@ def ring_rows(context: Context, left: str, right: str) -> tuple[Float[Array, " B
 
     pairs = every[left].vectors, every[right].vectors, (about(left), about(right)), outputs.logit_scale
     if config.kind == "sigmoid":
-        return ring_sigmoid_loss(*pairs, outputs.logit_bias, vocabulary=context.keywords)
+        return [ring_sigmoid_loss(*pairs, outputs.logit_bias, vocabulary=context.keywords)]
     bank, further = context.bank, None
     if bank is not None and right == "product":
         written = gathered(jnp.arange(len(bank.product)) < bank.filled, "batch")
         known = {name: getattr(bank, name) for name in IDS}
         further = bank.vectors, About(known, written, owned=bank.keywords if masked else None)
-    return ring_softmax_loss(*pairs, margin=margin_of(config), bank=further, vocabulary=context.keywords)
+    return list(ring_softmax_loss(*pairs, margin=margin_of(config), bank=further, vocabulary=context.keywords))
 
 
 def margin_of(config: LossConfig) -> float:

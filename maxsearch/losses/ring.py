@@ -1,9 +1,10 @@
 """The contrastive losses without a matrix of all pairs: the right side travels round the ring of devices.
 
 Each device holds its own rows of the left side and, one after the other, every device's rows of the right side, so that
-one block of b x b pairs is in memory at a time. Values and gradients are those of losses/contrastive.py, which is the
-reference. The schedule is that of ring attention (Liu et al. 2023, arXiv 2310.01889) and of SigLIP's chunked loss (Zhai
-et al. 2023, section 3.3); streaming several positives against the negatives alone is ours.
+one block of b x b pairs is in memory at a time. A block serves both directions: what the right side's rows learn of the
+left travels and comes home with them. Values and gradients are those of losses/contrastive.py, which is the reference.
+The schedule is that of ring attention (Liu et al. 2023, arXiv 2310.01889) and of SigLIP's chunked loss (Zhai et al.
+2023, section 3.3); streaming several positives against the negatives alone, and both directions at once, are ours.
 
 B global batch, b = B / n rows of one of n devices, E vector size, K vectors in the bank, W keywords.
 """
@@ -23,6 +24,9 @@ from maxsearch.mesh import RULES, spec
 
 AXES = RULES["batch"]
 FAR = -1e30
+
+Rows = tuple[Float[Array, " B"], Bool[Array, " B"]]  # the loss of each row, and whether it has one
+Heard = tuple[Array, Array, Array]  # of each row's negatives the highest logit and the sum; how many positives it has
 
 
 @jax.tree_util.register_dataclass
@@ -58,46 +62,40 @@ def pairs_of(left: About, right: About, vocabulary: int) -> tuple[Bool[Array, "I
     return known & valid, negative if contained is None else negative & ~contained
 
 
+def turned(pairs: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The same pairs, seen from the right side."""
+    return pairs[0].T, pairs[1].T
+
+
 def onwards(x: Any) -> Any:
     """What the previous device of the ring holds."""
     n = jax.lax.axis_size(AXES)
     return jax.lax.ppermute(x, AXES, [(place, (place + 1) % n) for place in range(n)])
 
 
-def round_trip(visit: Callable[[Any, Any], Any], carry: Any, travellers: Any) -> Any:
-    """Folds `visit` over every device's travellers, the device's own first."""
-
-    def hop(state: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
-        carry, travellers = state
-        # Sent on before they are read, so that the way and the work overlap.
-        return (visit(carry, travellers), onwards(travellers)), None
-
-    hops = jax.lax.axis_size(AXES) - 1
-    (carry, travellers), _ = jax.lax.scan(hop, (carry, travellers), None, length=hops)
-    return visit(carry, travellers)
-
-
-def gradient_trip(
-    visit: Callable[[Any, Any], tuple[Any, Array]], carry: Any, travellers: Any, gradient: Array
-) -> tuple[Any, Array]:
-    """As `round_trip`, and every traveller's gradient, to which each visit adds, comes home with it.
+def round_trip(visit: Callable[[Any, Any, Any], tuple[Any, Any]], own: Any, travellers: Any, luggage: Any) -> Any:
+    """Takes every device's travellers past every device, its own first.
 
     Args:
-      visit: gives the next carry, and what the visit adds to the travellers' gradient.
-      carry: at first.
-      travellers: the device's own.
-      gradient: zeros in the gradient's shape.
+      visit: (own, travellers, luggage) -> own and luggage as they are after it.
+      own: what stays on the device.
+      travellers: what it sends round.
+      luggage: what its travellers bring home.
+
+    Returns:
+      The last `own`, and the luggage, home again.
     """
 
-    def hop(state: tuple[Any, Any, Array], _: None) -> tuple[tuple[Any, Any, Array], None]:
-        carry, travellers, gradient = state
-        carry, more = visit(carry, travellers)
-        return (carry, onwards(travellers), onwards(gradient + more)), None
+    def hop(state: tuple[Any, Any, Any], _: None) -> tuple[tuple[Any, Any, Any], None]:
+        own, travellers, luggage = state
+        own, luggage = visit(own, travellers, luggage)
+        # The travellers do not wait for the visit, so that the way and the work overlap.
+        return (own, onwards(travellers), onwards(luggage)), None
 
     hops = jax.lax.axis_size(AXES) - 1
-    (carry, travellers, gradient), _ = jax.lax.scan(hop, (carry, travellers, gradient), None, length=hops)
-    carry, more = visit(carry, travellers)
-    return carry, onwards(gradient + more)
+    (own, travellers, luggage), _ = jax.lax.scan(hop, (own, travellers, luggage), None, length=hops)
+    own, luggage = visit(own, travellers, luggage)
+    return own, onwards(luggage)
 
 
 def varying(x: Array) -> Array:
@@ -119,26 +117,28 @@ def ring_softmax_loss(
     margin: float = 0.0,
     bank: tuple[Float[Array, "K E"], About] | None = None,
     vocabulary: int = 0,
-) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
-    """`softmax_loss` block by block; see there for what it means.
+) -> tuple[Rows, Rows]:
+    """`softmax_loss` block by block, in both directions; see there for what it means.
 
     A streaming log-sum-exp over the negatives goes round first, and each positive is held against it on a second round;
-    the backward pass is one round more.
+    the backward pass is one round more. A round sends B E numbers, the backward one twice as many.
 
     Args:
       left, right: unit vectors, split over the batch axes.
       about: of the left and of the right side.
       scale: multiplies the cosines.
       margin: taken off the cosine of a positive.
-      bank: further negatives with what is known of them, split over the batch axes too; what is known to belong
-        together counts as no pair.
+      bank: further negatives of the left side with what is known of them, split over the batch axes too; what is known
+        to belong together counts as no pair.
       vocabulary: size of the vocabulary of keywords.
 
     Returns:
-      The loss of each row, and whether it has one (some valid positive); rows without are 0.
+      The loss of each left row against the right side, and of each right row against the left. Rows without a valid
+      positive have none, which is 0.
     """
     further = (None, None) if bank is None else bank
-    return on_ring(partial(local_softmax, margin, vocabulary), (left, right, *about, *further), scale)
+    found = on_ring(partial(local_softmax, margin, vocabulary), 4, (left, right, *about, *further), scale)
+    return (found[0], found[1]), (found[2], found[3])
 
 
 def ring_sigmoid_loss(
@@ -149,16 +149,52 @@ def ring_sigmoid_loss(
     bias: Float[Array, ""],
     *,
     vocabulary: int = 0,
-) -> tuple[Float[Array, " B"], Bool[Array, " B"]]:
+) -> Rows:
     """`sigmoid_loss` block by block; arguments as in `ring_softmax_loss`, `bias` is added to every logit."""
-    return on_ring(partial(local_sigmoid, vocabulary), (left, right, *about), scale, bias)
+    rows: Rows = on_ring(partial(local_sigmoid, vocabulary), 2, (left, right, *about), scale, bias)
+    return rows
 
 
-def on_ring(local: Callable[..., Any], split: tuple[Any, ...], *whole: Array) -> Any:
-    """Runs `local` on each device's rows of `split`, with the `whole` arrays everywhere."""
+def on_ring(local: Callable[..., Any], results: int, split: tuple[Any, ...], *whole: Array) -> Any:
+    """Runs `local` on each device's rows of `split`, with the `whole` arrays everywhere; `results` arrays come back."""
     rows = spec("batch")
     layout = *(rows for _ in split), *(spec() for _ in whole)
-    return jax.shard_map(local, in_specs=layout, out_specs=(rows, rows))(*split, *whole)
+    return jax.shard_map(local, in_specs=layout, out_specs=(rows,) * results)(*split, *whole)
+
+
+def listen(heard: Heard, logits: Float[Array, "I J"], pairs: tuple[Bool[Array, "I J"], Bool[Array, "I J"]]) -> Heard:
+    """What rows have heard of their negatives after one block more."""
+    (most, total, count), (positive, negative) = heard, pairs
+    higher = jnp.maximum(most, jnp.where(negative, logits, FAR).max(axis=1))
+    new = jnp.where(negative, jnp.exp(logits - higher[:, None]), 0).sum(axis=1)
+    return higher, total * jnp.exp(most - higher) + new, count + positive.sum(axis=1)
+
+
+def answer(
+    sums: tuple[Array, Array], hits: Float[Array, "I J"], against: Float[Array, " I"], positive: Bool[Array, "I J"]
+) -> tuple[Array, Array]:
+    """Sums over a row's positives of their losses against its negatives, and of these losses' slopes."""
+    gap = against[:, None] - hits
+    losses = jnp.where(positive, jax.nn.softplus(gap), 0).sum(axis=1)
+    return sums[0] + losses, sums[1] + jnp.where(positive, jax.nn.sigmoid(gap), 0).sum(axis=1)
+
+
+def slopes(
+    scale: Array, cosines: Float[Array, "I J"], margin: float, pairs: tuple[Array, Array], weights: dict[str, Array]
+) -> tuple[Float[Array, "I J"], Float[Array, "I J"]]:
+    """Gradients of rows' losses by the logits of their positives and of their negatives.
+
+    Args:
+      scale, margin: as for `ring_softmax_loss`.
+      cosines: of the block.
+      pairs: positives and negatives.
+      weights: of each row: `against`, and what `drawn` and `pushed` are multiplied with.
+    """
+    (positive, negative), against = pairs, weights["against"][:, None]
+    drawn = -weights["drawn"][:, None] * jax.nn.sigmoid(against - scale * (cosines - margin))
+    # The exponent of a negative is at most 0; another's could overflow.
+    likely = jnp.exp(jnp.where(negative, scale * cosines - against, FAR))
+    return jnp.where(positive, drawn, 0), weights["pushed"][:, None] * likely
 
 
 def local_softmax(
@@ -171,70 +207,77 @@ def local_softmax(
     bank: Float[Array, "k E"] | None,
     about_bank: About | None,
     scale: Float[Array, ""],
-) -> tuple[Float[Array, " b"], Bool[Array, " b"]]:
+) -> tuple[Array, Array, Array, Array]:
     """One device's part of `ring_softmax_loss`."""
     known = (about_left, about_right, bank, about_bank)
 
     @jax.custom_vjp
-    def loss(left: Array, right: Array, scale: Array, known: Any) -> tuple[Array, Array]:
+    def loss(left: Array, right: Array, scale: Array, known: Any) -> tuple[Array, Array, Array, Array]:
         return forward(left, right, scale, known)[0]
 
-    def forward(left: Array, right: Array, scale: Array, known: Any) -> tuple[tuple[Array, Array], Any]:
+    def forward(left: Array, right: Array, scale: Array, known: Any) -> tuple[tuple[Array, Array, Array, Array], Any]:
         about_left, about_right, bank, about_bank = known
-        empty = varying(jnp.zeros(len(left)))
+        zeros = varying(jnp.zeros(len(left)))
 
-        def listen(carry: tuple[Array, Array, Array], column: tuple[Array, About]) -> tuple[Array, Array, Array]:
-            most, total, count = carry
-            positive, negative = pairs_of(about_left, column[1], vocabulary)
+        def first(own: Heard, column: tuple[Array, About], luggage: Heard) -> tuple[Heard, Heard]:
+            pairs = pairs_of(about_left, column[1], vocabulary)
             logits = scale * cosines_of(left, column[0])
-            higher = jnp.maximum(most, jnp.where(negative, logits, FAR).max(axis=1))
-            new = jnp.where(negative, jnp.exp(logits - higher[:, None]), 0).sum(axis=1)
-            return higher, total * jnp.exp(most - higher) + new, count + positive.sum(axis=1)
+            return listen(own, logits, pairs), listen(luggage, logits.T, turned(pairs))
 
-        heard = round_trip(listen, (empty + FAR, empty, empty), (right, about_right))
-        count = heard[2]
+        def first_bank(own: Heard, column: tuple[Array, About], luggage: None) -> tuple[Heard, None]:
+            _, negative = pairs_of(about_left, column[1], vocabulary)
+            logits = scale * cosines_of(left, column[0])
+            return listen(own, logits, (jnp.zeros_like(negative), negative)), luggage
+
+        nothing = (zeros + FAR, zeros, zeros)
+        heard, theirs = round_trip(first, nothing, (right, about_right), nothing)
         if bank is not None:
-            heard = round_trip(listen, heard, (bank, about_bank))
-        against = jnp.where(heard[1] > 0, heard[0] + jnp.log(jnp.maximum(heard[1], 1e-37)), FAR)
+            heard, _ = round_trip(first_bank, heard, (bank, about_bank), None)
+        against = [jnp.where(x[1] > 0, x[0] + jnp.log(jnp.maximum(x[1], 1e-37)), FAR) for x in (heard, theirs)]
 
-        def answer(carry: tuple[Array, Array], column: tuple[Array, About]) -> tuple[Array, Array]:
+        def second(own: Any, column: tuple[Array, About, Array], luggage: Any) -> tuple[Any, Any]:
             positive, _ = pairs_of(about_left, column[1], vocabulary)
-            gap = against[:, None] - scale * (cosines_of(left, column[0]) - margin)
-            losses = jnp.where(positive, jax.nn.softplus(gap), 0).sum(axis=1)
-            return carry[0] + losses, carry[1] + jnp.where(positive, jax.nn.sigmoid(gap), 0).sum(axis=1)
+            hits = scale * (cosines_of(left, column[0]) - margin)
+            return answer(own, hits, against[0], positive), answer(luggage, hits.T, column[2], positive.T)
 
-        losses, share = round_trip(answer, (empty, empty), (right, about_right))
-        part = jnp.where(count > 0, 1 / jnp.maximum(count, 1), 0)
-        return (losses * part, count > 0), (left, right, scale, known, against, share * part, part)
+        sums = round_trip(second, (zeros, zeros), (right, about_right, against[1]), (zeros, zeros))
+        counts = heard[2], theirs[2]
+        parts = [jnp.where(count > 0, 1 / jnp.maximum(count, 1), 0) for count in counts]
+        rows = [total[0] * part for total, part in zip(sums, parts, strict=True)]
+        weights = [
+            {"against": a, "drawn": part, "pushed": total[1] * part}
+            for a, part, total in zip(against, parts, sums, strict=True)
+        ]
+        return (rows[0], counts[0] > 0, rows[1], counts[1] > 0), (left, right, scale, known, weights)
 
-    def backward(saved: Any, cotangents: tuple[Array, Any]) -> tuple[Array, Array, Array, None]:
-        left, right, scale, (about_left, about_right, bank, about_bank), against, share, part = saved
-        rows = cotangents[0]
+    def backward(saved: Any, cotangents: tuple[Array, Any, Array, Any]) -> tuple[Array, Array, Array, None]:
+        left, right, scale, (about_left, about_right, bank, about_bank), weights = saved
+        mine, theirs = (
+            {**each, "drawn": rows * each["drawn"], "pushed": rows * each["pushed"]}
+            for each, rows in zip(weights, cotangents[::2], strict=True)
+        )
 
-        def push(cosines: Array, negative: Array) -> Array:
-            # The exponent of a negative is at most 0; another's could overflow.
-            likely = jnp.exp(jnp.where(negative, scale * cosines - against[:, None], FAR))
-            return (rows * share)[:, None] * likely
-
-        def visit(carry: tuple[Array, Array], column: tuple[Array, About]) -> tuple[tuple[Array, Array], Array]:
-            positive, negative = pairs_of(about_left, column[1], vocabulary)
+        def visit(own: tuple[Array, Array], column: tuple[Array, About, Any], luggage: Array) -> tuple[Any, Array]:
+            pairs = pairs_of(about_left, column[1], vocabulary)
             cosines = cosines_of(left, column[0])
-            near = cosines - margin
-            drawn = jnp.where(positive, -(rows * part)[:, None] * jax.nn.sigmoid(against[:, None] - scale * near), 0)
-            pushed = push(cosines, negative)
+            ours = slopes(scale, cosines, margin, pairs, mine)
+            back = slopes(scale, cosines.T, margin, turned(pairs), column[2])
+            drawn, pushed = ours[0] + back[0].T, ours[1] + back[1].T
             slope = scale * (drawn + pushed)
-            return (carry[0] + slope @ column[0], carry[1] + (drawn * near + pushed * cosines).sum()), slope.T @ left
+            to_scale = (drawn * (cosines - margin) + pushed * cosines).sum()
+            return (own[0] + slope @ column[0], own[1] + to_scale), luggage + slope.T @ left
 
-        def visit_bank(carry: tuple[Array, Array], column: tuple[Array, About]) -> tuple[Array, Array]:
+        def visit_bank(own: tuple[Array, Array], column: tuple[Array, About], luggage: None) -> tuple[Any, None]:
+            pairs = pairs_of(about_left, column[1], vocabulary)
             cosines = cosines_of(left, column[0])
-            pushed = push(cosines, pairs_of(about_left, column[1], vocabulary)[1])
-            return carry[0] + scale * pushed @ column[0], carry[1] + (pushed * cosines).sum()
+            _, pushed = slopes(scale, cosines, margin, pairs, mine)
+            return (own[0] + scale * pushed @ column[0], own[1] + (pushed * cosines).sum()), luggage
 
-        carry = (jnp.zeros_like(left), varying(jnp.zeros(())))
-        carry, to_right = gradient_trip(visit, carry, (right, about_right), jnp.zeros_like(right))
+        own = (jnp.zeros_like(left), varying(jnp.zeros(())))
+        own, to_right = round_trip(visit, own, (right, about_right, theirs), jnp.zeros_like(right))
         if bank is not None:
-            carry = round_trip(visit_bank, carry, (bank, about_bank))
-        return carry[0], to_right, jax.lax.psum(carry[1], AXES), None
+            own, _ = round_trip(visit_bank, own, (bank, about_bank), None)
+        return own[0], to_right, jax.lax.psum(own[1], AXES), None
 
     loss.defvjp(forward, backward)
     return loss(left, right, scale, known)
@@ -256,33 +299,33 @@ def local_sigmoid(
         return forward(left, right, scale, bias, known)[0]
 
     def forward(left: Array, right: Array, scale: Array, bias: Array, known: Any) -> tuple[tuple[Array, Array], Any]:
-        def visit(carry: tuple[Array, Array], column: tuple[Array, About]) -> tuple[Array, Array]:
+        def visit(own: Rows, column: tuple[Array, About], luggage: None) -> tuple[Rows, None]:
             positive, negative = pairs_of(known[0], column[1], vocabulary)
             logits = scale * cosines_of(left, column[0]) + bias
             losses = jnp.where(positive | negative, jax.nn.softplus(jnp.where(positive, -logits, logits)), 0)
-            return carry[0] + losses.sum(axis=1), carry[1] | (positive | negative).any(axis=1)
+            return (own[0] + losses.sum(axis=1), own[1] | (positive | negative).any(axis=1)), luggage
 
         start = varying(jnp.zeros(len(left))), varying(jnp.zeros(len(left), bool))
-        return round_trip(visit, start, (right, known[1])), (left, right, scale, bias, known)
+        return round_trip(visit, start, (right, known[1]), None)[0], (left, right, scale, bias, known)
 
     def backward(saved: Any, cotangents: tuple[Array, Any]) -> tuple[Array, Array, Array, Array, None]:
         left, right, scale, bias, known = saved
         rows = cotangents[0]
 
         def visit(
-            carry: tuple[Array, Array, Array], column: tuple[Array, About]
+            own: tuple[Array, Array, Array], column: tuple[Array, About], luggage: Array
         ) -> tuple[tuple[Array, Array, Array], Array]:
             positive, negative = pairs_of(known[0], column[1], vocabulary)
             cosines = cosines_of(left, column[0])
             wrong = jax.nn.sigmoid(scale * cosines + bias) - positive
             slope = rows[:, None] * jnp.where(positive | negative, wrong, 0)
-            to_left = carry[0] + scale * slope @ column[0]
-            return (to_left, carry[1] + (slope * cosines).sum(), carry[2] + slope.sum()), scale * slope.T @ left
+            own = own[0] + scale * slope @ column[0], own[1] + (slope * cosines).sum(), own[2] + slope.sum()
+            return own, luggage + scale * slope.T @ left
 
         nothing = varying(jnp.zeros(()))
         start = jnp.zeros_like(left), nothing, nothing
-        carry, to_right = gradient_trip(visit, start, (right, known[1]), jnp.zeros_like(right))
-        return carry[0], to_right, jax.lax.psum(carry[1], AXES), jax.lax.psum(carry[2], AXES), None
+        own, to_right = round_trip(visit, start, (right, known[1]), jnp.zeros_like(right))
+        return own[0], to_right, jax.lax.psum(own[1], AXES), jax.lax.psum(own[2], AXES), None
 
     loss.defvjp(forward, backward)
     return loss(left, right, scale, bias, (about_left, about_right))
