@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from maxsearch.config import Config
-from maxsearch.data.keywords import PRODUCT_KEYWORDS, QUERY_KEYWORDS
+from maxsearch.data.layout import batch_layout
 from maxsearch.mesh import make_mesh, put_batch
+from maxsearch.planning.jobs import stand_in_words
 from maxsearch.presets import load_preset
 from maxsearch.training.stages import optimizer_of
 from maxsearch.training.state import init_state
@@ -26,28 +27,31 @@ STATISTICS = {"min": min, "median": statistics.median, "max": max}
 
 
 def random_batch(config: Config) -> dict[str, np.ndarray]:
-    """A batch of the stream's shapes, texts and keywords half full, one token a word."""
+    """A batch of the stream's layout, texts and keywords half full, one token a word."""
     rng = np.random.default_rng(0)
     B, model = config.data.batch_size, config.model
-    batch: dict[str, np.ndarray] = {}
-    for name, T, fields in (("query", model.query.max_tokens, 1), ("title", model.title.max_tokens, model.texts)):
-        mask = np.tile(np.arange(T) < T / 2, (B, fields))
-        batch[f"{name}_ids"] = rng.integers(5, model.vocab_size, mask.shape, dtype=np.int32)
-        batch[f"{name}_mask"] = mask
-        batch[f"{name}_word"] = np.where(mask, np.arange(mask.shape[1], dtype=np.int32), -1)
-    if model.keywords:
-        for name, size in (("query", QUERY_KEYWORDS), ("product", PRODUCT_KEYWORDS)):
-            ids = rng.integers(0, model.keywords, (B, size), dtype=np.int32)
-            batch[f"{name}_keywords"] = np.where(np.arange(size) < size / 2, ids, -1)
-        batch["query_covered"] = np.ones(B, bool)
-    return batch | {
-        "image": rng.integers(0, 256, (B, model.images, *model.image.size, 3), dtype=np.uint8),
-        "image_present": np.ones((B, model.images), bool),
-        "product": np.arange(B, dtype=np.int32),
-        "variant": np.full(B, -1, np.int32),
-        "query": np.arange(B, dtype=np.int32),
-        "weight": np.ones(B, np.float32),
-    }
+
+    def draw(name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        if name in ("product", "query"):
+            return np.arange(B, dtype=np.int32)
+        if name == "variant":
+            return np.full(B, -1, np.int32)
+        if dtype is np.float32 or name in ("image_present", "query_covered"):
+            return np.ones(shape, dtype)
+        if name == "image":
+            return rng.integers(0, 256, shape, dtype=np.uint8)
+        tokens = {"query": model.query.max_tokens, "title": model.title.max_tokens}.get(name.split("_")[0], shape[1])
+        width = shape[1] if name.endswith("_keywords") else tokens
+        full = np.arange(shape[1]) % width < width / 2
+        if name.endswith("_mask"):
+            return np.broadcast_to(full, shape).copy()
+        if name.endswith("_word"):
+            return np.broadcast_to(np.where(full, np.arange(shape[1]), -1), shape).astype(np.int32)
+        if name.endswith("_keywords"):
+            return np.where(full, rng.integers(0, model.keywords, shape), -1).astype(np.int32)
+        return rng.integers(5, model.vocab_size, shape, dtype=np.int32)
+
+    return {name: draw(name, *each) for name, each in batch_layout(config).items()}
 
 
 def main() -> None:
@@ -57,8 +61,7 @@ def main() -> None:
     parser.add_argument("--stage", type=int, default=1, help="of a preset with stages, from 1")
     arguments = parser.parse_args()
     config, stage = load_preset(arguments.preset), arguments.stage - 1
-    # As many tokens as a tokenizer would give; which ones does not matter for time.
-    words = tuple((number % config.model.vocab_size,) for number in range(config.model.keywords))
+    words = stand_in_words(config)
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
         optimizer = optimizer_of(config, stage)

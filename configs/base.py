@@ -1,6 +1,9 @@
 """A CLIP-sized start for a catalogue of millions: BERT-base query and title towers and a ViT-B/16, in bfloat16.
 
 maxsearch train base --data DATA --run RUN
+maxsearch plan base --topology v5e:2x4
+
+Cost and memory: docs/scaling.md.
 """
 
 from maxsearch.config import (
@@ -30,7 +33,7 @@ def get_config() -> Config:
             image=ImageConfig(size=(224, 224), patch=16, width=768, depth=12, heads=12),
             fusion=FusionConfig(width=512, depth=2, heads=8),
             dtype="bfloat16",
-            remat=True,
+            remat="full",
             unroll=1,
         ),
         data=DataConfig(batch_size=4096, workers=8, threads=2, prefetch=8, augment=Augment(scale=(0.5, 1.0))),

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from typing import Annotated, Any, Union
 
 # Before the libraries that read them: their start-up chatter says nothing to whoever runs a command.
@@ -21,6 +21,8 @@ from maxsearch.commands.evaluate import Evaluate
 from maxsearch.commands.export import Export
 from maxsearch.commands.flags import ConfigFlags, Stopped
 from maxsearch.commands.index import Index
+from maxsearch.commands.launch_local import LaunchLocal
+from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
 from maxsearch.commands.search import Search
@@ -36,6 +38,8 @@ COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "prepare": Prepare,
     "train": Train,
+    "launch-local": LaunchLocal,
+    "plan": Plan,
     "evaluate": Evaluate,
     "words": Words,
     "ablate": Ablate,
@@ -43,6 +47,7 @@ COMMANDS: dict[str, Any] = {
     "index": Index,
     "search": Search,
 }
+OF_PRESETS = ("train", "plan")
 
 
 def parse(arguments: Sequence[str]) -> Any:
@@ -55,7 +60,10 @@ def parse(arguments: Sequence[str]) -> Any:
     name, *rest = arguments or ("",)
     if name in COMMANDS:
         # Parsed alone, so that help and suggestions speak of this sub-command only.
-        kind = train_with_preset(rest) if name == "train" else COMMANDS[name]
+        kind = with_preset(COMMANDS[name], name, rest) if name in OF_PRESETS else COMMANDS[name]
+        if kind is LaunchLocal and "--" in rest:
+            own, words = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
+            return replace(tyro.cli(LaunchLocal, prog=f"maxsearch {name}", args=own), words=tuple(words))
         return tyro.cli(kind, prog=f"maxsearch {name}", args=rest)
     if name and not name.startswith("-"):
         close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -66,16 +74,16 @@ def parse(arguments: Sequence[str]) -> Any:
     return tyro.cli(union, prog="maxsearch", description=DESCRIPTION, args=list(arguments))
 
 
-def train_with_preset(arguments: Sequence[str]) -> type[Train]:
-    """Train, whose flags have for defaults the values of the preset that its first word names."""
+def with_preset(command: Any, name: str, arguments: Sequence[str]) -> Any:
+    """A command whose flags have for defaults the values of the preset that its first word names."""
     preset = Config()
     if arguments and not arguments[0].startswith("-"):
         preset = load_preset(arguments[0])
     elif not {"-h", "--help"} & set(arguments):
-        raise UsageError(f"train needs a preset as its first word: choose one of {', '.join(preset_names())}")
+        raise UsageError(f"{name} needs a preset as its first word: choose one of {', '.join(preset_names())}")
     fields = [("config", ConfigFlags, preset)]
-    documented = {"__doc__": Train.__doc__}
-    return make_dataclass("Train", fields, bases=(Train,), frozen=True, namespace=documented)
+    documented = {"__doc__": command.__doc__}
+    return make_dataclass(command.__name__, fields, bases=(command,), frozen=True, namespace=documented)
 
 
 def quiet_libraries() -> None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from maxsearch import model_files
 from maxsearch.config import Config, MeshConfig
 from maxsearch.data.keywords import KEYWORDS, Lexicon, token_rows
+from maxsearch.data.layout import Layout
 from maxsearch.data.records import Product, text_fields
 from maxsearch.data.tokenize import TextEncoder, load_tokenizer
 from maxsearch.data.transforms import eval_image
@@ -25,7 +26,7 @@ from maxsearch.files import read_json
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.models.align import LOSS_TERMS, patch_words
 from maxsearch.models.heads import take
-from maxsearch.models.search import ProductTokens
+from maxsearch.models.search import ProductTokens, Words
 from maxsearch.training.checkpoint import Checkpoints
 from maxsearch.training.optim import make_optimizer, path_name
 from maxsearch.training.run_folder import TOKENIZER, read_config, read_lexicon
@@ -82,13 +83,11 @@ class Encoder:
             self.params = jax.tree.map(lambda x: jax.device_put(x, jax.sharding.PartitionSpec()), host)
             words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
             graph = model_graph(config, words)
+            self._product = product_program(config, words)
         self.fingerprint = fingerprint_of(config, host, tokenizer, lexicon)
         self._query_text = TextEncoder(tokenizer, config.model.query.max_tokens)
         self._title_text = TextEncoder(tokenizer, config.model.title.max_tokens)
         self._query = jax.jit(lambda params, b: nnx.merge(graph, params).encode_query(b["ids"], b["mask"]))
-        self._product = jax.jit(
-            lambda params, b: nnx.merge(graph, params).encode_product(b["ids"], b["mask"], b["image"], b["present"])
-        )
         self._tokens = jax.jit(
             lambda params, b: nnx.merge(graph, params).product_tokens(b["ids"], b["mask"], b["image"], b["present"])
         )
@@ -281,6 +280,31 @@ class Encoder:
         model = self.config.model
         shown = (*product.images, *(None,) * model.images)[: model.images]
         return np.stack([eval_image(data, model.image.size) for data in shown])
+
+
+def product_program(config: Config, words: Words = ()) -> Any:
+    """What embeds a batch of products, jitted: (parameters, batch) -> ProductVectors. Made and called under a mesh.
+
+    Args:
+      config: of the model.
+      words: as for SearchModel.
+    """
+    graph = model_graph(config, words)
+    return jax.jit(
+        lambda params, b: nnx.merge(graph, params).encode_product(b["ids"], b["mask"], b["image"], b["present"])
+    )
+
+
+def product_layout(config: Config, size: int) -> Layout:
+    """Shape and dtype of every array of a batch of `size` products."""
+    model = config.model
+    text = (size, model.texts * model.title.max_tokens)
+    return {
+        "ids": (text, np.int32),
+        "mask": (text, np.bool_),
+        "image": ((size, model.images, *model.image.size, 3), np.uint8),
+        "present": ((size, model.images), np.bool_),
+    }
 
 
 def power_of_two(count: int) -> int:

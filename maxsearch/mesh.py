@@ -4,9 +4,11 @@ Every array's logical axes are named where it is made; only this table says how 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, reshard
 
 from maxsearch.config import MeshConfig
@@ -26,8 +28,11 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """The (replica, fsdp, tensor) mesh over all devices, with explicit axis types.
 
+    Of several slices, which only the data centre's network connects, each holds a part of the replica axis: what
+    crosses is what replicas exchange, gradients and negatives, never a layer's weights.
+
     Raises:
-      UsageError: the axis sizes do not multiply to the number of devices.
+      UsageError: the axis sizes do not multiply to the number of devices, or replica to that of slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.replica, config.fsdp, config.tensor]
@@ -39,7 +44,26 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"mesh (replica, fsdp, tensor) = {tuple(sizes)} needs {int(np.prod(sizes))} devices and {len(devices)} are "
             "present: set --mesh.replica, --mesh.fsdp and --mesh.tensor so that their product fits"
         )
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
+    explicit = (AxisType.Explicit,) * 3
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return Mesh(grid_of(tuple(sizes), devices), AXES, axis_types=explicit)
+    if sizes[0] % slices:
+        raise UsageError(
+            f"--mesh.replica {sizes[0]} cannot be cut among {slices} slices: make it a multiple, since only replicas "
+            "may lie in different slices"
+        )
+    grid = create_hybrid_device_mesh((sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices)
+    return Mesh(grid, AXES, axis_types=explicit)
+
+
+def grid_of(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
+    """Devices by their place in the mesh; neighbours on an axis are neighbours in the machine where they can be."""
+    try:
+        return create_device_mesh(sizes, devices)
+    except NotImplementedError:
+        # No product of the torus' edges is as long as the axis: a part of an edge has to do.
+        return create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
 def spec(*logical: str | None, rules: Mapping[str, str | tuple[str, ...] | None] = RULES) -> PartitionSpec:
@@ -55,12 +79,15 @@ def spec(*logical: str | None, rules: Mapping[str, str | tuple[str, ...] | None]
     return PartitionSpec(*axes)
 
 
-def gathered(x: jax.Array, *logical: str | None) -> jax.Array:
+def gathered(x: jax.Array, *logical: str | None, dtype: Any = None) -> jax.Array:
     """All-gathers the dimensions that are stored split but used whole: FSDP's weights, contrastive negatives.
 
-    `logical` names the axes that stay split; None is whole.
+    Args:
+      x: what is gathered.
+      *logical: the axes that stay split; None is whole.
+      dtype: of the computation. It travels in this one, in bfloat16 with half the bytes.
     """
-    return reshard(x, spec(*logical))
+    return reshard(x if dtype is None else x.astype(dtype), spec(*logical))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -25,7 +25,9 @@ def test_every_preset_loads_under_its_name_and_survives_json(name: str) -> None:
 
 def test_presets_are_found_in_both_folders() -> None:
     names = preset_names()
-    assert {name for name in names if "/" not in name} == {"base", "fashion", "fashion_small", "quickstart"}
+    assert {name for name in names if "/" not in name} == {
+        "base", "fashion", "fashion_small", "giant", "large", "quickstart",
+    }  # fmt: skip
     methods = {"clip", "make", "aligncmss", "beyond_text", "lightclip", "irra", "m3el", "esspr"}
     assert {name for name in names if name.startswith("methods/")} >= {f"methods/{name}" for name in methods}
 

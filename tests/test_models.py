@@ -134,7 +134,7 @@ def test_remat_and_unroll_change_neither_tokens_nor_gradients():
     real = np.array([[True] * 5, [True, True, False, False, False]])
     tokens = on_mesh({"x": np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32), "mask": real})
 
-    def run(remat: bool, unroll: int) -> Any:
+    def run(remat: str, unroll: int) -> Any:
         tower = TextConfig(width=8, depth=3, heads=2, mlp_ratio=2.0, dropout=0.25)
         graph, params = nnx.split(Transformer(nnx.Rngs(0), tower, ModelConfig(remat=remat, unroll=unroll)))
 
@@ -144,8 +144,8 @@ def test_remat_and_unroll_change_neither_tokens_nor_gradients():
 
         return jax.jit(jax.value_and_grad(objective, has_aux=True))(params)
 
-    plain = run(remat=False, unroll=0)
-    for remat, unroll in [(True, 1), (False, 2)]:
+    plain = run(remat="none", unroll=0)
+    for remat, unroll in [("full", 1), ("dots", 3), ("none", 2)]:
         for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(run(remat, unroll)), strict=True):
             assert np.abs(a).max() > 1e-3
             np.testing.assert_allclose(a, b, atol=1e-5)

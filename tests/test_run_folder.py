@@ -77,9 +77,9 @@ def test_what_does_not_change_a_step_may_change(tmp_path: Path) -> None:
         ),
         (replace(CONFIG, data=replace(CONFIG.data, batch_size=8)), "data.batch_size was 256 and is now 8"),
         (
-            replace(CONFIG, seed=1, model=replace(CONFIG.model, dim=8, vocab_size=99, remat=True)),
-            "model.dim was 128 and is now 8; model.remat was False and is now True; model.vocab_size was 8192 and is "
-            "now 99; and 1 more",
+            replace(CONFIG, seed=1, model=replace(CONFIG.model, dim=8, vocab_size=99, remat="full")),
+            "model.dim was 128 and is now 8; model.remat was 'none' and is now 'full'; model.vocab_size was 8192 and "
+            "is now 99; and 1 more",
         ),
     ],
 )

@@ -169,11 +169,21 @@ def test_small_presets_check_on_eight_devices(preset, layout):
     check_step(load_preset(preset), layout)
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in ("base", "fashion", "quickstart")])
+LARGE = ("base", "large", "giant")
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name not in (*LARGE, "fashion", "quickstart")])
 def test_methods_check_on_eight_devices(preset):
     check_step(load_preset(preset), (2, 2, 2))
 
 
-@pytest.mark.parametrize("layout", [(32, 8, 1), (512, 8, 1), (128, 8, 4)], ids=str)
-def test_base_checks_on_a_pod_of_256_and_of_4096_chips(layout):
-    assert check_step(load_preset("base"), layout) > 0.99
+@pytest.mark.parametrize(
+    ("preset", "layout"),
+    [
+        ("base", (1, 8, 1)), ("base", (128, 8, 4)), ("large", (4, 16, 1)), ("large", (32, 16, 1)),
+        ("giant", (128, 16, 1)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_large_presets_check_on_pods_of_their_size(preset, layout):
+    assert check_step(load_preset(preset), layout) > 0.99

@@ -17,7 +17,7 @@ from maxsearch.evaluation.evaluate import EvaluateOptions, judged_queries
 from maxsearch.evaluation.judgments import read_qrels, read_queries
 from maxsearch.files import locked, write_bytes, write_json
 from maxsearch.manifest import created_by
-from maxsearch.training.run import stopping
+from maxsearch.training.run import signalled
 
 RESULTS, TABLE, PLOT = "ablation.json", "table.md", "ablation"
 RUNS, CACHE = "runs", ".cache"
@@ -84,7 +84,7 @@ def ablate(options: AblateOptions, run: Launch | None = None) -> Results | None:
         raise UsageError(f"--out {out} exists and holds no ablation: name a new folder")
     _check_evaluation(options.evaluation)
     plan = make_plan(options.ladder, options.seeds, options.data, options.evaluation, out, steps=options.steps)
-    with locked(out, flag="--out"), stopping() as stop:
+    with locked(out, flag="--out"), signalled() as stop:
         (out / RUNS).mkdir(exist_ok=True)
         again = [job for job in plan.jobs if set(job.rungs) & set(options.redo)]
         for job in plan.jobs:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -33,9 +33,27 @@ class Train:
     """Updates between two checkpoints."""
     log_every: OptionalInt = None
     """Updates between two lines of metrics."""
+    profile_steps: Annotated[str | None, arg(metavar="FIRST:LAST")] = None
+    """Steps that the profiler watches, such as 10:15; the trace goes to RUN/profile."""
+    compile_cache: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """A folder or bucket that keeps compiled steps: a run that is resumed, or the same run elsewhere, starts sooner."""
+    distributed: Literal["auto", "on", "off"] = "auto"
+    """Whether this is one of several processes: auto asks the environment (SLURM, TPU pods, launch-local)."""
     config: ConfigFlags = field(default_factory=Config)
 
     def run(self) -> None:
+        from maxsearch.distributed import join, together
+
+        if self.compile_cache is not None:
+            keep_compiled(self.compile_cache)
+        with together():
+            join(self.distributed)
+            self.train()
+
+    def train(self) -> None:
+        """Trains as this process's part of the run."""
+        from maxsearch.distributed import leads
+        from maxsearch.training.goodput import goodput, read_lines, told
         from maxsearch.training.loop import train
 
         if self.steps is not None and self.minutes is not None:
@@ -45,10 +63,28 @@ class Train:
         given = {"steps": self.steps, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every}
         changes = {name: value for name, value in given.items() if value is not None}
         config = replace(self.config, train=replace(self.config.train, **changes))
-        result = train(config, self.data, self.run_folder, minutes=self.minutes, init_from=self.init_from)
+        result = train(
+            config,
+            self.data,
+            self.run_folder,
+            minutes=self.minutes,
+            init_from=self.init_from,
+            profile=self.profile_steps,
+        )
+        if not leads():
+            return
         if result.stopped:
             raise Stopped(f"stopped at step {result.step}, checkpoint saved")
         if result.step == result.resumed_from:
             print(f"{self.run_folder} is complete at step {result.step}; for more, raise --steps or --minutes")
         else:
-            print(f"{self.run_folder}: {result.step} steps in {result.seconds / 60:.1f} min")
+            shares = told(goodput(read_lines(self.run_folder)))
+            print(f"{self.run_folder}: {result.step} steps in {result.seconds / 60:.1f} min, {shares}")
+
+
+def keep_compiled(folder: str) -> None:
+    """Makes JAX look into a folder before it compiles, and leave there what took it more than a second."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -158,10 +158,11 @@ class ModelConfig:
     """Query, title and image encoders and the fusion tower.
 
     `dim` is the size of the vectors that are compared. `dtype` is that of the computation; parameters are float32.
-    `remat` recomputes each block in the backward pass, and `unroll` says how many blocks the compiler sees at once
-    (0: all of them, faster to run and slower to compile). A product has up to `images` pictures and `texts` text
-    fields, the title first. `keywords` is the size of the vocabulary of keywords, which the keyword head predicts, the
-    false-negative mask reads and visual words are taken from; 0 does without.
+    `remat` says what the backward pass computes again: `none`; `dots`, all of a block but its matrix products with
+    weights; `full`, all of it, so that only what goes between blocks stays in memory. `unroll` says how many blocks the
+    compiler sees at once (0: all of them, faster to run and slower to compile). A product has up to `images` pictures
+    and `texts` text fields, the title first. `keywords` is the size of the vocabulary of keywords, which the keyword
+    head predicts, the false-negative mask reads and visual words are taken from; 0 does without.
     """
 
     dim: int = 128
@@ -176,7 +177,7 @@ class ModelConfig:
     texts: int = 1
     keywords: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    remat: Literal["none", "dots", "full"] = "none"
     unroll: int = 0
 
     def __post_init__(self) -> None:

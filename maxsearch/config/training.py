@@ -67,17 +67,24 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, and what to keep."""
+    """How long to train, in how many pieces, and what to keep.
+
+    With `microbatches` above 1 the towers see the batch in that many parts, whose activations are in memory one part at
+    a time, while the losses between vectors see all of it (a gradient cache: one more forward pass).
+    """
 
     steps: int = 1000
+    microbatches: int = 1
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
+    check_replicas: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "microbatches", "log_every", "checkpoint_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name} must be at least 1, not {value}")
+        require(self.check_replicas >= 0, f"train.check_replicas must not be negative, not {self.check_replicas}")
 
 
 @dataclass(frozen=True)

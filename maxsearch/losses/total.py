@@ -12,21 +12,17 @@ from maxsearch.losses.matching import matching_terms
 from maxsearch.losses.pairs import pair_terms
 from maxsearch.losses.ranking import ranking_terms
 
-FAMILIES: tuple[Family, ...] = (
-    pair_terms,
-    ranking_terms,
-    esspr_terms,
-    keyword_terms,
-    masked_terms,
-    matching_terms,
-    align_terms,
-)
+BETWEEN_VECTORS: tuple[Family, ...] = (pair_terms, ranking_terms, esspr_terms, keyword_terms)
+BETWEEN_TOKENS: tuple[Family, ...] = (masked_terms, matching_terms, align_terms)  # these read token states
+FAMILIES = BETWEEN_VECTORS + BETWEEN_TOKENS
 
 
-def total_loss(context: Context) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+def total_loss(
+    context: Context, families: tuple[Family, ...] = FAMILIES
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The weighted sum, and every term by its name. A term of weight 0 is not computed."""
     terms: dict[str, Float[Array, ""]] = {}
-    for family in FAMILIES:
+    for family in families:
         terms |= family(context)
     loss = sum((context.config.weights[name] * value for name, value in terms.items()), start=jnp.zeros(()))
     return loss, terms

@@ -34,13 +34,13 @@ class CrossAttention(nnx.Module):
           other: the tokens that are read.
           mask: which of `other` are real, at least one per row.
         """
-        query = jnp.einsum("BTD,DHK->BTHK", x, gathered(self.query[...], None, "heads", None).astype(x.dtype))
-        stacked = gathered(self.key_value[...], None, None, "heads", None).astype(x.dtype)
+        query = jnp.einsum("BTD,DHK->BTHK", x, gathered(self.query[...], None, "heads", None, dtype=x.dtype))
+        stacked = gathered(self.key_value[...], None, None, "heads", None, dtype=x.dtype)
         key, value = jnp.einsum("BSD,DCHK->CBSHK", other, stacked)
         logits = jnp.einsum("BTHK,BSHK->BHTS", query, key).astype(jnp.float32) / math.sqrt(query.shape[-1])
         attention = jax.nn.softmax(jnp.where(mask[:, None, None, :], logits, -1e30), axis=-1).astype(x.dtype)
         mixed = jnp.einsum("BHTS,BSHK->BTHK", attention, value)
-        out = gathered(self.out[...], "heads", None, None).astype(x.dtype)
+        out = gathered(self.out[...], "heads", None, None, dtype=x.dtype)
         return jnp.einsum("BTHK,HKD->BTD", mixed, out, out_sharding=spec("batch", None, None))
 
 
@@ -61,7 +61,7 @@ class CrossBlock(nnx.Module):
         """Tokens in, tokens out; arguments as for CrossAttention."""
         x = x + self.attention(self.attention_norm(x), other, mask)
         hidden = jax.nn.gelu(
-            jnp.einsum("BTD,DF->BTF", self.mlp_norm(x), gathered(self.up[...], None, "hidden").astype(x.dtype))
+            jnp.einsum("BTD,DF->BTF", self.mlp_norm(x), gathered(self.up[...], None, "hidden", dtype=x.dtype))
         )
-        down = gathered(self.down[...], "hidden", None).astype(x.dtype)
+        down = gathered(self.down[...], "hidden", None, dtype=x.dtype)
         return x + jnp.einsum("BTF,FD->BTD", hidden, down, out_sharding=spec("batch", None, None))

@@ -15,6 +15,10 @@ from maxsearch.config import FusionConfig, ImageConfig, ModelConfig, TextConfig
 from maxsearch.mesh import gathered, spec
 
 NORM_EPSILON = 1e-6
+REMAT = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], fan_in: int) -> nnx.Param:
@@ -71,13 +75,15 @@ class Norm(nnx.Module):
 class Linear(nnx.Module):
     """An affine map of the last dimension, its weight stored split over fsdp."""
 
-    def __init__(self, rngs: nnx.Rngs, inputs: int, outputs: int) -> None:
-        self.kernel = normal(rngs, (inputs, outputs), ("embed", None), fan_in=inputs)
+    def __init__(
+        self, rngs: nnx.Rngs, inputs: int, outputs: int, axes: tuple[str | None, str | None] = ("embed", None)
+    ) -> None:
+        self.kernel = normal(rngs, (inputs, outputs), axes, fan_in=inputs)
         self.bias = constant((outputs,), (None,), 0.0)
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
         """Maps D inputs to E outputs."""
-        kernel = gathered(self.kernel[...], None, None).astype(x.dtype)
+        kernel = gathered(self.kernel[...], None, None, dtype=x.dtype)
         return jnp.einsum("...d,de->...e", x, kernel) + self.bias[...].astype(x.dtype)
 
 
@@ -123,8 +129,8 @@ class Transformer(nnx.Module):
             keys = (None, None) if key is None else tuple(jax.random.split(jax.random.fold_in(key, index)))
             return block(x, mask, weights, self._dropout, keys), None
 
-        if self._remat:
-            step = jax.checkpoint(step, policy=jax.checkpoint_policies.nothing_saveable)
+        if self._remat != "none":
+            step = jax.checkpoint(step, policy=REMAT[self._remat])
         x, _ = jax.lax.scan(step, x, (stack, jnp.arange(self._depth)), unroll=self._unroll or self._depth)
         return x
 
@@ -139,16 +145,16 @@ def block(
     """One pre-norm transformer block."""
     whole = spec("batch", None, None)
     y = layer_norm(x, weights["attention_scale"], weights["attention_bias"])
-    qkv = gathered(weights["qkv"], None, None, "heads", None).astype(x.dtype)
+    qkv = gathered(weights["qkv"], None, None, "heads", None, dtype=x.dtype)
     query, key, value = jnp.einsum("BTD,DCHK->CBTHK", y, qkv)
     logits = jnp.einsum("BTHK,BSHK->BHTS", query, key).astype(jnp.float32) / math.sqrt(query.shape[-1])
     logits = jnp.where(mask[:, None, None, :], logits, -1e30)
     attention = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
     mixed = jnp.einsum("BHTS,BSHK->BTHK", attention, value)
-    out = gathered(weights["out"], "heads", None, None).astype(x.dtype)
+    out = gathered(weights["out"], "heads", None, None, dtype=x.dtype)
     x = x + dropout(jnp.einsum("BTHK,HKD->BTD", mixed, out, out_sharding=whole), rate, keys[0])
 
     y = layer_norm(x, weights["mlp_scale"], weights["mlp_bias"])
-    hidden = jax.nn.gelu(jnp.einsum("BTD,DF->BTF", y, gathered(weights["up"], None, "hidden").astype(x.dtype)))
-    down = gathered(weights["down"], "hidden", None).astype(x.dtype)
+    hidden = jax.nn.gelu(jnp.einsum("BTD,DF->BTF", y, gathered(weights["up"], None, "hidden", dtype=x.dtype)))
+    down = gathered(weights["down"], "hidden", None, dtype=x.dtype)
     return x + dropout(jnp.einsum("BTF,FD->BTD", hidden, down, out_sharding=whole), rate, keys[1])

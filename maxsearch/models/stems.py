@@ -14,6 +14,7 @@ from maxsearch.mesh import spec
 from maxsearch.models.layers import Linear, Norm, constant, normal
 
 NHWC = ("NHWC", "HWIO", "NHWC")
+PIXELS = (None, "embed")  # numbers of pixels seldom divide over a mesh, widths do
 
 
 def patches_of(x: Float[Array, "B H W C"], n: int) -> Float[Array, "B P D"]:
@@ -59,7 +60,7 @@ class Colours(nnx.Module):
     """What the mean colours of the 4 x 4 squares of a patch say, through one hidden layer (ours)."""
 
     def __init__(self, rngs: nnx.Rngs, patch: int, hidden: int, width: int) -> None:
-        self.first = Linear(rngs, patch * patch * 3 // 16, hidden)
+        self.first = Linear(rngs, patch * patch * 3 // 16, hidden, PIXELS)
         self.second = Linear(rngs, hidden, width)
         self._squares = patch // 4
 
@@ -74,7 +75,7 @@ class PatchStem(nnx.Module):
     """ViT's stem: one linear map of each square of pixels (Dosovitskiy et al. 2021)."""
 
     def __init__(self, rngs: nnx.Rngs, patch: int, width: int) -> None:
-        self.project = Linear(rngs, patch * patch * 3, width)
+        self.project = Linear(rngs, patch * patch * 3, width, PIXELS)
         self._patch = patch
 
     def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B P D"]:

@@ -41,7 +41,7 @@ class TextEncoder(nnx.Module):
           key: turns dropout on.
           hidden: which words are masked, and the vector that stands in the place of their embeddings.
         """
-        table = gathered(self.embedding[...], None, None).astype(self._dtype)
+        table = gathered(self.embedding[...], None, None, dtype=self._dtype)
         x = table.at[ids].get(out_sharding=spec("batch", None, None))
         if hidden is not None:
             x = jnp.where(hidden[0][..., None], hidden[1].astype(x.dtype), x)

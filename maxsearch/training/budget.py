@@ -1,6 +1,12 @@
 """How long a run goes on: a number of steps, or minutes on the clock."""
 
 import time
+from typing import Any
+
+import jax
+
+from maxsearch.config import TrainConfig
+from maxsearch.distributed import from_leader, leads
 
 
 class Budget:
@@ -53,3 +59,38 @@ class Budget:
         if self._minutes is None:
             return step >= self._steps
         return self.spent >= self._minutes * 60 - self.RESERVE_SECONDS
+
+
+class SharedBudget(Budget):
+    """A budget of minutes that several processes agree on: the leader's clock decides, every few steps."""
+
+    def __init__(self, every: int, *arguments: Any, **options: Any) -> None:
+        """`every` how many steps the leader is asked; the rest as for Budget."""
+        super().__init__(*arguments, **options)
+        self._every = every
+        self._asked: int | None = None
+        self._said: tuple[float, bool] = (self._horizon, False)
+
+    def _ask(self, step: int) -> tuple[float, bool]:
+        if self._asked is None or step - self._asked >= self._every:
+            self._asked = step
+            said: list[Any] = from_leader(lambda: [Budget.horizon(self, step), Budget.over(self, step)])
+            self._said = float(said[0]), bool(said[1])
+        elif leads():
+            super().horizon(step)  # keeps the measure of the pace
+        return self._said
+
+    def horizon(self, step: int) -> float:
+        """As the leader sees it."""
+        return self._ask(step)[0]
+
+    def over(self, step: int) -> bool:
+        """As the leader sees it."""
+        return self._ask(step)[1]
+
+
+def make_budget(config: TrainConfig, minutes: float | None, *, spent: float, horizon: float | None) -> Budget:
+    """The budget of this process; arguments as for Budget."""
+    if minutes is None or jax.process_count() == 1:
+        return Budget(config.steps, minutes, spent=spent, horizon=horizon)
+    return SharedBudget(config.log_every, config.steps, minutes, spent=spent, horizon=horizon)

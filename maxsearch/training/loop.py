@@ -15,17 +15,28 @@ from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, StreamOptions, make_stream
 from maxsearch.data.tfds_source import TfdsSource
-from maxsearch.data.tokenize import TextEncoder
+from maxsearch.data.tokenize import TextEncoder, load_tokenizer
+from maxsearch.distributed import from_leader, leads
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.models.search import Words
 from maxsearch.training.alignment import aligned_params
-from maxsearch.training.budget import Budget
+from maxsearch.training.budget import make_budget
 from maxsearch.training.checkpoint import Checkpoints, has_checkpoint
+from maxsearch.training.goodput import Clock, read_lines
 from maxsearch.training.metrics import Display, MetricWriter
 from maxsearch.training.origin import read_origin, record, take, with_tokenizer
+from maxsearch.training.profile import Profile
 from maxsearch.training.run import Run, TrainResult, stopping
-from maxsearch.training.run_folder import alone, settle_config, settle_lexicon, settle_tokenizer
+from maxsearch.training.run_folder import (
+    PROFILE,
+    TOKENIZER,
+    alone,
+    read_lexicon,
+    settle_config,
+    settle_lexicon,
+    settle_tokenizer,
+)
 from maxsearch.training.stages import StagePlan, check_stages, optimizer_of
 from maxsearch.training.state import abstract_state, init_state, model_graph
 
@@ -91,7 +102,13 @@ def open_stream(source: ExampleSource, tokenizer: Any, config: Config, lexicon: 
 
 
 def train(
-    config: Config, data: str, run: Path, *, minutes: float | None = None, init_from: Path | None = None
+    config: Config,
+    data: str,
+    run: Path,
+    *,
+    minutes: float | None = None,
+    init_from: Path | None = None,
+    profile: str | None = None,
 ) -> TrainResult:
     """Trains, continuing what RUN holds.
 
@@ -102,6 +119,7 @@ def train(
       minutes: time for the whole run, earlier processes included.
       init_from: a run or an exported model whose averaged parameters and tokenizer a new run begins with. A run that
         is continued does not read it again.
+      profile: which steps the profiler watches, as 10:15.
 
     Returns:
       How it ended. SIGTERM and SIGINT save a checkpoint and end it early.
@@ -110,15 +128,18 @@ def train(
       UsageError: flags, config, data and run folder do not fit one another.
       MaxsearchError: the data cannot be read, or the loss stopped being finite.
     """
-    started = time.monotonic()
+    started, clock = time.monotonic(), Clock()
+    window = Profile.parse(profile, run / PROFILE) if profile else None
     source, config = open_source(data, config)
     if init_from is not None:
         config = with_tokenizer(config, init_from)
     mesh = make_mesh(config.mesh)
     parts = spec_size(mesh, "batch")
-    if config.data.batch_size % parts:
+    if config.data.batch_size % (parts * config.train.microbatches):
+        cut = f" x {config.train.microbatches} microbatches" if config.train.microbatches > 1 else ""
         raise UsageError(
             f"--data.batch-size {config.data.batch_size} must be a multiple of the {parts} batch shards of the mesh"
+            + cut
         )
     if minutes is None:
         StagePlan.of(config.stages).check(config.train.steps)
@@ -126,24 +147,25 @@ def train(
     with jax.set_mesh(mesh), ExitStack() as cleanup:
         abstract = abstract_state(config, optimizer_of(config, 0))
         check_stages(config, abstract.params)
-        cleanup.enter_context(alone(run))
-        origin = None if init_from is None or has_checkpoint(run) else read_origin(init_from, config, mesh)
-        settle_config(run, config)
-        tokenizer = settle_tokenizer(run, config, source)
-        lexicon = settle_lexicon(run, config, source)
+        from_leader(lambda: cleanup.enter_context(alone(run)))
+        fresh = from_leader(lambda: not has_checkpoint(run))
+        origin = read_origin(init_from, config, mesh) if init_from is not None and fresh else None
+        from_leader(lambda: settle(run, config, source))
+        tokenizer, lexicon = load_tokenizer(run / TOKENIZER), read_lexicon(run, config)
         stream = open_stream(source, tokenizer, config, lexicon)
         cleanup.callback(stream.close)
         checkpoints = Checkpoints(run, config.train.keep_checkpoints, create=True)
         cleanup.callback(checkpoints.close)
 
-        display = cleanup.enter_context(Display(checkpoints.latest or 0))
-        resumed_from = checkpoints.latest
+        resumed_from = from_leader(lambda: checkpoints.latest)
+        display = cleanup.enter_context(Display(resumed_from or 0, silent=not leads()))
         if resumed_from is None:
             position = dict(NEW)
             state = init_state(config, optimizer_of(config, 0))
             if origin is not None:
                 state, taken = take(origin, state, lexicon)
-                record(run, origin, taken)
+                if leads():
+                    record(run, origin, taken)
                 display.say(f"beginning with {init_from}: {taken}")
         else:
             position = checkpoints.position(resumed_from)
@@ -151,13 +173,16 @@ def train(
             state, _ = checkpoints.restore(resumed_from, abstract, mesh)
             stream.restore(position["stream"])
         spent = position["seconds"] + time.monotonic() - started
-        budget = Budget(config.train.steps, minutes, spent=spent, horizon=position["horizon"])
+        if window:
+            cleanup.callback(window.close)
+        budget = make_budget(config.train, minutes, spent=spent, horizon=position["horizon"])
         if resumed_from is None and budget.over(0):
             raise UsageError(f"--minutes {minutes} are over before the first step, at {spent:.0f} s: give more")
 
         words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
-        writer = MetricWriter(run, resumed_from or 0)
-        cleanup.callback(writer.close)
+        writer = MetricWriter(run, resumed_from or 0) if leads() else None
+        if writer:
+            cleanup.callback(writer.close)
         return Run(
             config=config,
             words=words,
@@ -172,7 +197,17 @@ def train(
             resumed_from=resumed_from,
             stage=position["stage"],
             stage_start=position["stage_start"],
+            profile=window,
+            clock=clock,
+            earlier=read_lines(run) if leads() and resumed_from else (),
         ).go(cleanup.enter_context(stopping()))
+
+
+def settle(run: Path, config: Config, source: ExampleSource) -> None:
+    """Writes what stands in the folder of a new run, or checks that the command continues the run that stands there."""
+    settle_config(run, config)
+    settle_tokenizer(run, config, source)
+    settle_lexicon(run, config, source)
 
 
 def map_finder(config: Config, words: Words, open_calm: Callable[[Config], Stream]) -> Callable[[str, Any], Any]:

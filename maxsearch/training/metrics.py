@@ -3,14 +3,17 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from maxsearch.files import write_bytes
+from maxsearch.training.goodput import write_lines
 from maxsearch.training.run_folder import METRICS, TENSORBOARD
 
 
@@ -40,6 +43,7 @@ class MetricWriter:
           step: updates done so far; what was logged beyond it is dropped.
         """
         truncate_metrics(run / METRICS, step)
+        self._run = run
         self._lines = (run / METRICS).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1, flush_secs=30)
 
@@ -50,6 +54,10 @@ class MetricWriter:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
+    def goodput(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Writes where the time of all processes went."""
+        write_lines(self._run, lines)
+
     def close(self) -> None:
         """Flushes and closes the files."""
         self._lines.close()
@@ -57,13 +65,14 @@ class MetricWriter:
 
 
 class Display:
-    """Shows training on stderr: a bar on a terminal, else a line per logged step."""
+    """Shows training on stderr: a bar on a terminal, else a line per logged step; or nothing."""
 
-    def __init__(self, step: int) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, step: int, *, silent: bool = False) -> None:
+        self._silent = silent
+        self._console = Console(stderr=True, quiet=silent)
         self._bar: Progress | None = None
         self._first: tuple[int, float] | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not silent:
             self._bar = Progress(
                 TextColumn("train"),
                 BarColumn(),
@@ -103,6 +112,8 @@ class Display:
 
     def show(self, step: int, horizon: float, values: dict[str, float], stage: str = "") -> None:
         """Tells the numbers of a logged step, and of which stage it is."""
+        if self._silent:
+            return
         terms = ", ".join(f"{name[5:]} {value:.3f}" for name, value in values.items() if name.startswith("loss/"))
         text = f"loss {values['loss']:.4f} ({terms}), {values['examples_per_second']:,.0f} examples/s"
         if self._bar:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -12,15 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from maxsearch.chips import chip_of
 from maxsearch.config import Config
+from maxsearch.data.layout import abstract_batch
 from maxsearch.data.stream import Stream
+from maxsearch.distributed import forward_interrupts, stops
 from maxsearch.errors import MaxsearchError
 from maxsearch.mesh import put_batch
 from maxsearch.models.search import Words
 from maxsearch.training.budget import Budget
 from maxsearch.training.checkpoint import Checkpoints
+from maxsearch.training.flops import model_flops
+from maxsearch.training.goodput import Clock
 from maxsearch.training.metrics import Display, MetricWriter
 from maxsearch.training.optim import learning_size
+from maxsearch.training.profile import Profile
+from maxsearch.training.replicas import agree
 from maxsearch.training.stages import StagePlan, next_stage, optimizer_of, with_params
 from maxsearch.training.state import TrainState
 from maxsearch.training.step import Step, make_step
@@ -43,8 +50,25 @@ class TrainResult:
     resumed_from: int | None
 
 
+Stop = Callable[[int], bool]  # whether to end before the step of this number
+
+
 @contextmanager
-def stopping() -> Iterator[list[int]]:
+def stopping() -> Iterator[Stop]:
+    """Says whether a signal to end came: to this process, or to any of several, which then end at the same step.
+
+    A second one acts as usual.
+    """
+    if jax.process_count() > 1:
+        forward_interrupts()
+        yield stops
+        return
+    with signalled() as received:
+        yield lambda step: bool(received)
+
+
+@contextmanager
+def signalled() -> Iterator[list[int]]:
     """A list that a signal to end is put into; a second one acts as usual."""
     received: list[int] = []
 
@@ -74,10 +98,13 @@ class Run:
       stream: at the same place.
       epochs: how much of the data a step draws.
       align: gives parameters with the aligner's map found as `Stage.start` says.
-      checkpoints, writer, display, budget: what their classes say.
+      checkpoints, writer, display, budget: what their classes say; one of several processes writes.
       resumed_from: updates done by earlier processes; None for a new run.
       stage: number of the current stage.
       stage_start: updates done before it.
+      profile: which steps the profiler watches.
+      clock: what the process's time was spent on so far.
+      earlier: what goodput.jsonl tells of the processes before.
     """
 
     config: Config
@@ -87,32 +114,38 @@ class Run:
     epochs: float
     align: Callable[[str, Any], Any]
     checkpoints: Checkpoints
-    writer: MetricWriter
+    writer: MetricWriter | None
     display: Display
     budget: Budget
     resumed_from: int | None
     stage: int = 0
     stage_start: int = 0
+    profile: Profile | None = None
+    clock: Clock = field(default_factory=Clock)
+    earlier: Sequence[dict[str, Any]] = ()
     _plan: StagePlan = field(init=False)
     _last: int = field(init=False)
     _step: Step | None = None
     _marked: tuple[int, float, float] | None = None
+    _flops: int = 0
 
     def __post_init__(self) -> None:
         self._plan = StagePlan.of(self.config.stages)
         self._last = len(self._plan.names) - 1
 
-    def go(self, stop: list[int]) -> TrainResult:
-        """Steps until the budget is spent or a signal came."""
+    def go(self, stop: Stop) -> TrainResult:
+        """Steps until the budget is spent or it is told to stop."""
         mesh = jax.sharding.get_mesh()
         step, every = self.resumed_from or 0, self.config.train
+        self.clock.add("start", self.clock.wall)
         behind: tuple[int, dict[str, jax.Array], float] | None = None
         if self.resumed_from is not None:
             self.display.say(f"resuming at step {step}")
         elif not self.budget.over(step):
             self._find_map()
 
-        while not stop and not self.budget.over(step):
+        stopped = False
+        while not self.budget.over(step) and not (stopped := stop(step)):
             horizon = self.budget.horizon(step)
             # A stage begins just before its first step: a checkpoint at the boundary holds the end of the one before.
             if self.stage < self._last and step >= max(self._end(horizon), self.stage_start + 1):
@@ -121,9 +154,14 @@ class Run:
                     behind = None
                 self._begin(self.stage + 1, step)
             end, start = jnp.float32(self._end(horizon)), jnp.int32(self.stage_start)
-            train_step = self._step or self._compile()
             batch = put_batch(next(self.stream), mesh)
-            self.state, metrics = train_step(self.state, batch, end, start)
+            if self.profile is not None:
+                self.profile.before(step)
+            if self._step:
+                self.state, metrics = self._step(self.state, batch, end, start)
+            else:
+                with self.clock.spent_on("compile"):
+                    self.state, metrics = self._compile()(self.state, batch, end, start)
             if not self._marked:
                 self._mark(step)  # the time that compiling took is not the pace of training
             # The numbers of the step before are read only now that the device has its next work.
@@ -131,6 +169,10 @@ class Run:
                 self._report(*behind)
             step += 1
             behind = (step, metrics, horizon)
+            if self.profile is not None:
+                self.profile.after(step, metrics)
+            if every.check_replicas and step % every.check_replicas == 0:
+                self._compare_replicas(step)
             self.display.advance(step, horizon)
             if step % every.checkpoint_every == 0:
                 self._report(*behind)
@@ -139,11 +181,12 @@ class Run:
         if behind:
             self._report(*behind, last=True)
         self._save(step, self.budget.horizon(step))
-        self.checkpoints.wait()
+        with self.clock.spent_on("checkpoint"):
+            self.checkpoints.wait()
         early = not self.budget.over(step)
         if not early and self.stage < self._last:
             self.display.say(f"the time was over in {self._name()}: give more --minutes for those after it")
-        return TrainResult(step, self.budget.spent, bool(stop) and early, self.resumed_from)
+        return TrainResult(step, self.budget.spent, stopped and early, self.resumed_from)
 
     def _end(self, horizon: float) -> float:
         return self._plan.end(self.stage, self.stage_start, horizon)
@@ -160,7 +203,8 @@ class Run:
     def _find_map(self) -> None:
         if self.config.stages and (start := self.config.stages[self.stage].start):
             self.display.say(f"{self._name()}: finding the aligner's map, {start}")
-            self.state = with_params(self.state, self.align(start, self.state.ema))
+            with self.clock.spent_on("align"):
+                self.state = with_params(self.state, self.align(start, self.state.ema))
 
     def _compile(self) -> Step:
         """Builds the stage's step, which compiles when it is first called."""
@@ -174,7 +218,24 @@ class Run:
             + (f"({learning:,} learn) " if learning < parameters else "")
             + ("on one device" if devices == 1 else f"on {devices} devices")
         )
+        self._flops = self._count()
         return self._step
+
+    def _count(self) -> int:
+        """Model FLOPs of a step, where a chip's peak is known to set them against."""
+        mesh = jax.sharding.get_mesh()
+        if chip_of(mesh.devices.flat[0]) is None:
+            return 0
+        config = self.config.stage(self.stage)
+        params = jax.eval_shape(lambda params: params, self.state.params)
+        return model_flops(config, params, abstract_batch(config, mesh), self.words)
+
+    def _compare_replicas(self, step: int) -> None:
+        if not bool(np.asarray(agree(self.state.params))):
+            raise MaxsearchError(
+                f"after step {step} the replicas hold different parameters: a device stored or computed wrong; find it "
+                "(its checksum is the odd one), leave it out, and repeat the command to go on from the last checkpoint"
+            )
 
     def _name(self) -> str:
         return f"stage {self.stage + 1} of {len(self._plan.names)}, {self._plan.names[self.stage]}"
@@ -187,7 +248,11 @@ class Run:
             "stage": self.stage,
             "stage_start": self.stage_start,
         }
-        self.checkpoints.save(step, self.state, position)
+        with self.clock.spent_on("checkpoint"):
+            self.checkpoints.save(step, self.state, position)
+        if self.writer:
+            line = self.clock.line(self.resumed_from or 0, step, self.stream.wait_seconds)
+            self.writer.goodput([*self.earlier, line])
 
     def _mark(self, step: int) -> None:
         self._marked = (step, time.monotonic(), self.stream.wait_seconds)
@@ -209,8 +274,16 @@ class Run:
         }
         if self.config.stages:
             values["stage"] = float(self.stage + 1)
+        if self._flops:
+            devices = jax.sharding.get_mesh().devices
+            chip = chip_of(devices.flat[0])
+            rate = self._flops * (step - marked_step) / seconds
+            values["model_tflops_per_second"] = rate / 1e12
+            if chip is not None:
+                values["mfu"] = rate * chip.devices / (chip.peak * devices.size)
         self._mark(step)
-        self.writer.write(step, values)
+        if self.writer:
+            self.writer.write(step, values)
         self.display.show(step, horizon, values, self._plan.names[self.stage])
 
     def _refuse(self, step: int, metrics: dict[str, jax.Array]) -> None:

@@ -1,7 +1,7 @@
 """The run folder: resolved config, tokenizer, keywords, and the rules for continuing what stands there.
 
 RUN/config.json, RUN/tokenizer/, RUN/keywords.json, RUN/origin.json, RUN/checkpoints/STEP/, RUN/metrics.jsonl,
-RUN/tensorboard/.
+RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,14 @@ from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokeni
 from maxsearch.errors import UsageError
 from maxsearch.files import directory_in_place, locked, read_json, write_json
 from maxsearch.training.checkpoint import FOLDER, has_checkpoint
+from maxsearch.training.goodput import GOODPUT
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer"
 ORIGIN = "origin.json"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+PROFILE = "profile"
 
 # What may change when a run is continued, because it does not change what a step computes.
 FREE = ("train.", "mesh.", "data.workers", "data.threads", "data.prefetch", "data.cache_images_mb", "name")
@@ -48,7 +50,7 @@ def require_run_folder(run: Path) -> None:
     if not run.exists() or ((run / CONFIG).exists() and has_checkpoint(run)):
         return
     # Of a run that was broken off early some parts may stand there, and hidden drafts of files.
-    parts = {CONFIG, TOKENIZER, KEYWORDS, ORIGIN, FOLDER, METRICS, TENSORBOARD}
+    parts = {CONFIG, TOKENIZER, KEYWORDS, ORIGIN, FOLDER, METRICS, TENSORBOARD, GOODPUT, PROFILE}
     if not run.is_dir() or any(path.name not in parts and path.name[0] != "." for path in run.iterdir()):
         raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
 

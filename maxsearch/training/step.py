@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from maxsearch.config import Config
 from maxsearch.losses.bank import Bank, opened, push
 from maxsearch.losses.context import Context
 from maxsearch.losses.total import total_loss
 from maxsearch.models.search import Outputs, Words
+from maxsearch.training import gradcache
 from maxsearch.training.optim import apply_updates, average, gradient_norm, learning_rate
 from maxsearch.training.state import TrainState, model_graph
 
@@ -60,14 +61,18 @@ def loss_and_metrics(
             keywords=config.model.keywords,
         )
     )
-    weights = outputs.products.weights.mean(axis=0)
-    metrics = {
+    return loss, (logged(terms, outputs.products.weights, outputs.logit_scale), outputs.products.product)
+
+
+def logged(terms: dict[str, Array], weights: Float[Array, "B 2"], logit_scale: Array) -> Metrics:
+    """What is logged of a forward pass."""
+    weights = weights.mean(axis=0)
+    return {
         **{f"loss/{name}": value for name, value in terms.items()},
         "weight/title": weights[0],
         "weight/image": weights[1],
-        "logit_scale": outputs.logit_scale,
+        "logit_scale": logit_scale,
     }
-    return loss, (metrics, outputs.products.product)
 
 
 def make_step(config: Config, optimizer: optax.GradientTransformation, words: Words = (), stage: int = 0) -> Step:
@@ -84,19 +89,47 @@ def make_step(config: Config, optimizer: optax.GradientTransformation, words: Wo
     """
     graph = model_graph(config, words)
     config = config.stage(stage)
+    parts = config.train.microbatches
+
+    def averaged(params: Any, batch: Batch) -> Outputs:
+        """Outputs of ALBEF's momentum model: the averaged parameters, without dropout."""
+        if parts > 1:
+            return gradcache.averaged_outputs(graph, params, batch, parts)
+        return jax.lax.stop_gradient(nnx.merge(graph, params)(batch))
+
+    def differentiated(
+        params: Any, batch: Batch, key: Array, progress: Array, targets: Outputs | None, bank: Bank | None
+    ) -> tuple[Array, Metrics, Array, Any]:
+        """The loss, what is logged, the product vectors and the gradient."""
+        if parts > 1:
+            loss, terms, vectors, gradients = gradcache.loss_terms_and_gradients(
+                graph,
+                params,
+                batch,
+                key,
+                parts,
+                config=config.loss,
+                progress=progress,
+                targets=targets,
+                bank=bank,
+                keywords=config.model.keywords,
+            )
+            metrics = logged(terms, vectors["weights"], jnp.exp(params["logit_scale"]))
+            return loss, metrics, vectors["product"], gradients
+
+        def objective(params: Any) -> tuple[Array, tuple[Metrics, Array]]:
+            return loss_and_metrics(graph, config, params, batch, key, progress, targets, bank)
+
+        (loss, (metrics, products)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        return loss, metrics, products, gradients
 
     def step(state: TrainState, batch: Batch, horizon: Array, start: Array | int = 0) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         done, length = state.step - start, horizon - start
         progress = jnp.clip(done / jnp.maximum(length, 1), 0, 1)
-        # ALBEF's momentum model: the averaged parameters, without dropout.
-        targets = jax.lax.stop_gradient(nnx.merge(graph, state.ema)(batch)) if config.loss.momentum else None
+        targets = averaged(state.ema, batch) if config.loss.momentum else None
         bank = state.bank and opened(state.bank, done >= config.loss.bank.warmup_steps)
-
-        def objective(params: Any) -> tuple[Array, tuple[Metrics, Array]]:
-            return loss_and_metrics(graph, config, params, batch, key, progress, targets, bank)
-
-        (loss, (metrics, products)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, metrics, products, gradients = differentiated(state.params, batch, key, progress, targets, bank)
         norm = gradient_norm(gradients, config.optim.groups)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, moments = optimizer.update(gradients, state.moments, state.params)

@@ -59,7 +59,7 @@ class NextVladFusion(PartsFusion):
         dtype = tokens.states.dtype
 
         def weight(parameter: nnx.Param) -> Array:
-            return gathered(parameter[...], *(None,) * parameter[...].ndim).astype(dtype)
+            return gathered(parameter[...], *(None,) * parameter[...].ndim, dtype=dtype)
 
         x = jnp.einsum("BTD,DGF->BTGF", tokens.states, weight(self.expand)) + weight(self.expand_bias)
         logits = jnp.einsum("BTGF,GFH->BTH", x, weight(self.attend)) + weight(self.attend_bias)

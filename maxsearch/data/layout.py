@@ -1,0 +1,51 @@
+"""The arrays of a training batch: what the stream lays out, and what a step is compiled for."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from maxsearch.config import Config
+from maxsearch.data.keywords import PRODUCT_KEYWORDS, QUERY_KEYWORDS
+from maxsearch.mesh import spec
+
+Layout = dict[str, tuple[tuple[int, ...], type[np.generic]]]
+
+
+def batch_layout(config: Config) -> Layout:
+    """Shape and dtype of every array of a global batch, by name."""
+    B, model = config.data.batch_size, config.model
+    query, title = model.query.max_tokens, model.texts * model.title.max_tokens
+    layout: Layout = {
+        "query_ids": ((B, query), np.int32),
+        "query_mask": ((B, query), np.bool_),
+        "title_ids": ((B, title), np.int32),
+        "title_mask": ((B, title), np.bool_),
+        "image": ((B, model.images, *model.image.size, 3), np.uint8),
+        "image_present": ((B, model.images), np.bool_),
+        **dict.fromkeys(("product", "variant", "query"), ((B,), np.int32)),
+        "weight": ((B,), np.float32),
+    }
+    if config.uses("mlm_query", "mlm_title"):
+        layout |= {"query_word": ((B, query), np.int32), "title_word": ((B, title), np.int32)}
+    if model.keywords:
+        layout |= {
+            "query_keywords": ((B, QUERY_KEYWORDS), np.int32),
+            "query_covered": ((B,), np.bool_),
+            "product_keywords": ((B, PRODUCT_KEYWORDS), np.int32),
+        }
+    return layout
+
+
+def abstract_batch(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and layout of a training batch."""
+    return abstract_rows(batch_layout(config), mesh)
+
+
+def abstract_rows(layout: Layout, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of arrays whose rows are split over the batch axes."""
+
+    def rows(shape: tuple[int, ...], dtype: type[np.generic]) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, spec("batch", *(None,) * (len(shape) - 1)))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    return {name: rows(*each) for name, each in layout.items()}
