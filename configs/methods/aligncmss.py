@@ -10,8 +10,8 @@ from the two clouds alone, refines it with CSLS and Procrustes, then trains it, 
 title and image; in `fuse` the map is frozen, the eight best visual words of a picture enter the fusion tower among the
 title's words, and the encoders that the map was made for move slowly.
 
-Cost: about one and a half times the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps, seed 0:
-nDCG@10 0.830 with full titles, 0.572 with titles that leave out colour and article type (docs/results.md).
+Cost: about one and a half times the fashion preset. Result in the small form of configs/ladders/methods.py, 400 steps,
+seed 0: nDCG@10 0.830 with full titles, 0.572 with titles that leave out colour and article type (docs/results.md).
 """
 
 from dataclasses import replace
