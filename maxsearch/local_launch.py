@@ -96,12 +96,18 @@ def wait(workers: Sequence["subprocess.Popen[bytes]"], told: list[int]) -> int |
             for worker in workers:
                 worker.send_signal(signal.SIGTERM)
         if failed is None:
-            failed = next((number for number, worker in enumerate(workers) if worker.poll()), None)
+            failed = first_failed(workers)
             deadline = time.monotonic() + GRACE_SECONDS
         elif time.monotonic() > deadline:
             return failed
         time.sleep(POLL_SECONDS)
-    return failed if failed is not None else next((n for n, worker in enumerate(workers) if worker.returncode), None)
+    return failed if failed is not None else first_failed(workers)
+
+
+def first_failed(workers: Sequence["subprocess.Popen[bytes]"]) -> int | None:
+    """A worker that failed; of several the one that a signal ended, since the others leave when they lose it."""
+    failed = [number for number, worker in enumerate(workers) if worker.poll()]
+    return min(failed, key=lambda number: workers[number].returncode, default=None)
 
 
 def pump(stream: IO[bytes] | None, number: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from maxsearch import distributed
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.local_launch import ending
+from maxsearch.local_launch import ending, first_failed
 from tests import tiny
 
 
@@ -58,6 +58,15 @@ def test_one_process_agrees_with_itself():
 def test_endings_are_told_in_words():
     assert ending(-signal.SIGKILL) == "was ended by SIGKILL"
     assert ending(1) == "failed with exit code 1"
+
+
+def test_the_one_that_a_signal_ended_is_named_before_those_that_left_because_of_it():
+    workers = [subprocess.Popen(["sh", "-c", words]) for words in ("exit 1", "exit 0", "kill -9 $$")]
+    for worker in workers:
+        worker.wait(timeout=60)
+    assert first_failed(workers) == 2
+    assert first_failed(workers[:2]) == 0
+    assert first_failed(workers[1:2]) is None
 
 
 def begin(processes: int, devices: int, words: list[object]) -> "subprocess.Popen[str]":
