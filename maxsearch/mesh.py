@@ -46,24 +46,27 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         )
     explicit = (AxisType.Explicit,) * 3
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices == 1:
-        return Mesh(grid_of(tuple(sizes), devices), AXES, axis_types=explicit)
     if sizes[0] % slices:
         raise UsageError(
             f"--mesh.replica {sizes[0]} cannot be cut among {slices} slices: make it a multiple, since only replicas "
             "may lie in different slices"
         )
-    grid = create_hybrid_device_mesh((sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices)
-    return Mesh(grid, AXES, axis_types=explicit)
+    return Mesh(grid_of(tuple(sizes), devices, slices), AXES, axis_types=explicit)
 
 
-def grid_of(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
+def grid_of(sizes: tuple[int, ...], devices: list[jax.Device], slices: int) -> np.ndarray:
     """Devices by their place in the mesh; neighbours on an axis are neighbours in the machine where they can be."""
+
+    def grid(**options: bool) -> np.ndarray:
+        if slices == 1:
+            return create_device_mesh(sizes, devices, **options)
+        return create_hybrid_device_mesh((sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices, **options)
+
     try:
-        return create_device_mesh(sizes, devices)
+        return grid()
     except NotImplementedError:
         # No product of the torus' edges is as long as the axis: a part of an edge has to do.
-        return create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return grid(allow_split_physical_axes=True)
 
 
 def spec(*logical: str | None, rules: Mapping[str, str | tuple[str, ...] | None] = RULES) -> PartitionSpec:

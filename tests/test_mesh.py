@@ -7,7 +7,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from maxsearch.config import MeshConfig
 from maxsearch.errors import UsageError
-from maxsearch.mesh import AXES, RULES, gathered, make_mesh, put_batch, spec, spec_size
+from maxsearch.mesh import AXES, RULES, gathered, grid_of, make_mesh, put_batch, spec, spec_size
 from tests.small import set_mesh
 
 
@@ -84,3 +84,14 @@ def test_rows_are_split_over_replica_and_fsdp_in_order_and_gathered_in_order():
         for shard in whole.addressable_shards:
             np.testing.assert_array_equal(shard.data, rows["x"])
     np.testing.assert_array_equal(batch["y"], rows["y"])
+
+
+@pytest.mark.parametrize(("slices", "maker"), [(1, "create_device_mesh"), (2, "create_hybrid_device_mesh")])
+def test_an_axis_that_no_torus_edges_make_up_is_laid_along_a_part_of_one(monkeypatch, slices, maker):
+    def made(*arguments: object, allow_split_physical_axes: bool = False) -> np.ndarray:
+        if not allow_split_physical_axes:
+            raise NotImplementedError
+        return np.zeros((4, 2, 1))
+
+    monkeypatch.setattr(f"maxsearch.mesh.{maker}", made)
+    assert grid_of((4, 2, 1), [], slices).shape == (4, 2, 1)
