@@ -40,7 +40,7 @@ from maxsearch.training.state import abstract_state
 GRIDS = {"v5p": ["2x2x2", "4x4x4", "8x8x8", "16x16x16"], "v5e": ["2x4", "8x8"]}
 
 
-def least(config: Config, topology: Topology, devices: list[jax.Device]) -> dict[str, int]:
+def least(config: Config, devices: list[jax.Device]) -> dict[str, int]:
     """Bytes that a chip sends at least, by what they are."""
     mesh = make_mesh(config.mesh, devices)
     n, f, r = mesh.size, mesh.shape["fsdp"], mesh.shape["replica"]
@@ -63,7 +63,7 @@ def measured(config: Config, topology: Topology) -> dict[str, Any]:
     devices = devices_of(topology)
     plan = make_plan(config, topology, devices, Train())
     sent = {each.kind: each.wire_bytes for each in plan.traffic}
-    minimum = least(config, topology, devices)
+    minimum = least(config, devices)
     vectors = sent.get("collective-permute", 0)
     return {
         "benchmark": "scaling",

@@ -6,6 +6,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from maxsearch.config import Config
 from maxsearch.data.keywords import PRODUCT_KEYWORDS, QUERY_KEYWORDS
+from maxsearch.errors import UsageError
 from maxsearch.mesh import spec
 
 Layout = dict[str, tuple[tuple[int, ...], type[np.generic]]]
@@ -34,6 +35,17 @@ def batch_layout(config: Config) -> Layout:
             "product_keywords": ((B, PRODUCT_KEYWORDS), np.int32),
         }
     return layout
+
+
+def check_batch(size: int, parts: int, microbatches: int = 1) -> None:
+    """Refuses a batch that does not divide over the mesh, each of its microbatches alike.
+
+    Raises:
+      UsageError: it does not.
+    """
+    if size % (parts * microbatches):
+        cut = f" x {microbatches} microbatches" if microbatches > 1 else ""
+        raise UsageError(f"--data.batch-size {size} must be a multiple of the {parts} batch shards of the mesh" + cut)
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from maxsearch.config import Config, MeshConfig
-from maxsearch.data.layout import abstract_batch, abstract_rows
+from maxsearch.data.layout import abstract_batch, abstract_rows, check_batch
 from maxsearch.encode import product_layout, product_program
-from maxsearch.errors import UsageError
 from maxsearch.mesh import spec_size
 from maxsearch.models.search import Words
 from maxsearch.training.checkpoint import placed
@@ -74,7 +73,7 @@ class Train:
 
     def lower(self, config: Config, mesh: Mesh) -> Program:
         """As the protocol says."""
-        check_batch(config, self.parts(config, mesh))
+        check_batch(config.data.batch_size, spec_size(mesh, "batch"), config.train.microbatches)
         words = stand_in_words(config)
         optimizer = optimizer_of(config, self.stage)
         state = placed(abstract_state(config, optimizer), mesh)
@@ -101,7 +100,7 @@ class Embed:
 
     def lower(self, config: Config, mesh: Mesh) -> Program:
         """As the protocol says."""
-        check_batch(config, self.parts(config, mesh))
+        check_batch(config.data.batch_size, spec_size(mesh, "batch"))
         whole = NamedSharding(mesh, PartitionSpec())
         params = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
@@ -110,19 +109,6 @@ class Embed:
         rows = abstract_rows(product_layout(config, config.data.batch_size), mesh)
         program = product_program(config, stand_in_words(config))
         return Program(program.lower(params, rows), count(params), flops_of(program, params, rows))
-
-
-def check_batch(config: Config, parts: int) -> None:
-    """Refuses a batch that the mesh does not divide.
-
-    Raises:
-      UsageError: it does not.
-    """
-    if config.data.batch_size % parts:
-        raise UsageError(
-            f"--data.batch-size {config.data.batch_size} must be a multiple of {parts}, the mesh's batch shards times "
-            "the microbatches"
-        )
 
 
 def count(params: Any) -> int:

@@ -12,6 +12,7 @@ import jax
 from maxsearch.config import Config
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
+from maxsearch.data.layout import check_batch
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, StreamOptions, make_stream
 from maxsearch.data.tfds_source import TfdsSource
@@ -134,13 +135,7 @@ def train(
     if init_from is not None:
         config = with_tokenizer(config, init_from)
     mesh = make_mesh(config.mesh)
-    parts = spec_size(mesh, "batch")
-    if config.data.batch_size % (parts * config.train.microbatches):
-        cut = f" x {config.train.microbatches} microbatches" if config.train.microbatches > 1 else ""
-        raise UsageError(
-            f"--data.batch-size {config.data.batch_size} must be a multiple of the {parts} batch shards of the mesh"
-            + cut
-        )
+    check_batch(config.data.batch_size, spec_size(mesh, "batch"), config.train.microbatches)
     if minutes is None:
         StagePlan.of(config.stages).check(config.train.steps)
 
