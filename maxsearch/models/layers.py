@@ -60,6 +60,17 @@ def dropout(x: Float[Array, "*B D"], rate: float, key: PRNGKeyArray | None) -> F
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
+def merged(x: Float[Array, "B T *D"]) -> Float[Array, "N *D"]:
+    """All tokens of the batch as rows of one matrix: XLA's CPU compiler then finds no transposes in the gradients."""
+    shape = (x.shape[0] * x.shape[1], *x.shape[2:])
+    return jax.lax.reshape(x, shape, out_sharding=spec("batch", *(None,) * (x.ndim - 2)))
+
+
+def rows_of(x: Float[Array, "N D"], batch: int) -> Float[Array, "B T D"]:
+    """Reverses `merged`."""
+    return jax.lax.reshape(x, (batch, x.shape[0] // batch, x.shape[1]), out_sharding=spec("batch", None, None))
+
+
 class Norm(nnx.Module):
     """Layer norm with its own scale and bias."""
 
@@ -84,7 +95,10 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B E"]:
         """Maps D inputs to E outputs."""
         kernel = gathered(self.kernel[...], None, None, dtype=x.dtype)
-        return jnp.einsum("...d,de->...e", x, kernel) + self.bias[...].astype(x.dtype)
+        bias = self.bias[...].astype(x.dtype)
+        if x.ndim == 2:
+            return x @ kernel + bias
+        return rows_of(merged(x) @ kernel + bias, x.shape[0])
 
 
 class Transformer(nnx.Module):
@@ -143,18 +157,28 @@ def block(
     keys: tuple[PRNGKeyArray | None, ...],
 ) -> Float[Array, "B T D"]:
     """One pre-norm transformer block."""
-    whole = spec("batch", None, None)
+    B, T, D = x.shape
+    flat = spec("batch", None)
+    x = merged(x)
     y = layer_norm(x, weights["attention_scale"], weights["attention_bias"])
     qkv = gathered(weights["qkv"], None, None, "heads", None, dtype=x.dtype)
-    query, key, value = jnp.einsum("BTD,DCHK->CBTHK", y, qkv)
-    logits = jnp.einsum("BTHK,BSHK->BHTS", query, key).astype(jnp.float32) / math.sqrt(query.shape[-1])
+    H, K = qkv.shape[2:]
+
+    def heads(part: int) -> Float[Array, "B T H K"]:
+        z = jnp.einsum("ND,DHK->NHK", y, qkv[:, part])
+        return jax.lax.reshape(z, (B, T, H, K), out_sharding=spec("batch", None, "heads", None))
+
+    query, key, value = heads(0), heads(1), heads(2)
+    logits = jnp.einsum("BTHK,BSHK->BHTS", query, key).astype(jnp.float32) / math.sqrt(K)
     logits = jnp.where(mask[:, None, None, :], logits, -1e30)
     attention = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
     mixed = jnp.einsum("BHTS,BSHK->BTHK", attention, value)
+    mixed = jax.lax.reshape(mixed, (B * T, H, K), out_sharding=spec("batch", "heads", None))
     out = gathered(weights["out"], "heads", None, None, dtype=x.dtype)
-    x = x + dropout(jnp.einsum("BTHK,HKD->BTD", mixed, out, out_sharding=whole), rate, keys[0])
+    x = x + dropout(jnp.einsum("NHK,HKD->ND", mixed, out, out_sharding=flat), rate, keys[0])
 
     y = layer_norm(x, weights["mlp_scale"], weights["mlp_bias"])
-    hidden = jax.nn.gelu(jnp.einsum("BTD,DF->BTF", y, gathered(weights["up"], None, "hidden", dtype=x.dtype)))
+    hidden = jax.nn.gelu(y @ gathered(weights["up"], None, "hidden", dtype=x.dtype))
     down = gathered(weights["down"], "hidden", None, dtype=x.dtype)
-    return x + dropout(jnp.einsum("BTF,FD->BTD", hidden, down, out_sharding=whole), rate, keys[1])
+    x = x + dropout(jnp.einsum("NF,FD->ND", hidden, down, out_sharding=flat), rate, keys[1])
+    return rows_of(x, B)
