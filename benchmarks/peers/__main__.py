@@ -1,7 +1,7 @@
 """Our training step and PyTorch's (open_clip's model code, eager and compiled), in one run and on one batch.
 
 python -m benchmarks.peers                                     # the fashion preset at batch 128
-python -m benchmarks.peers base --layers 6 --batch-size 64
+python -m benchmarks.peers base --layers 6 --batch-size 64 --steps 6 --turn 2 --alone
 python -m benchmarks.peers fashion --memory 32 64 128 256      # and peak memory at these batch sizes
 
 Needs the `peers` extra, and runs from the root of a checkout. Both models are first compared (parameters, vectors,
@@ -33,6 +33,7 @@ from maxsearch.presets import load_preset
 MODES = ("jax", "eager", "compile")
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "open_clip_torch", "numpy")
 STATISTICS = {"min": min, "median": statistics.median, "max": max}
+SETTINGS = ("layers", "batch_size", "threads", "remat", "block", "compile_mode", "keep_memory", "alone")
 MEMORY_STEPS = 2
 
 
@@ -46,7 +47,8 @@ class Bench:
         """Starts a worker."""
         a = self._arguments
         words = [str(self._folder), mode, "--threads", str(a.threads), "--block", a.block]
-        words += ["--compile-mode", a.compile_mode, "--batch-sizes", *map(str, batch_sizes)]
+        words += ["--compile-mode", a.compile_mode, *(["--keep-memory"] if a.keep_memory else [])]
+        words += ["--batch-sizes", *map(str, batch_sizes)]
         return Worker(mode, words, a.threads)
 
     def prepare(self) -> dict[str, Any]:
@@ -62,22 +64,31 @@ class Bench:
         a = self._arguments
         rounds: dict[str, list[list[float]]] = {mode: [] for mode in a.modes}
         losses: dict[str, float] = {}
+        firsts: dict[str, float] = {}
+        peaks: dict[str, dict[str, int]] = {}
         with ExitStack() as running:
-            workers, firsts = {}, {}
-            for mode in a.modes:
-                workers[mode] = self.worker(mode, a.batch_size)
-                running.callback(workers[mode].stop)
-                firsts[mode] = workers[mode].reply()["first_step_seconds"]
-            started, busy, used = time.perf_counter(), busy_seconds(), 0.0
+
+            def begin(mode: str) -> Worker:
+                worker = self.worker(mode, a.batch_size)
+                running.callback(worker.stop)
+                firsts[mode] = worker.reply()["first_step_seconds"]
+                return worker
+
+            workers = {} if a.alone else {mode: begin(mode) for mode in a.modes}
+            shares = []
             for number in range(-(-a.steps // a.turn)):
                 start = number % len(a.modes)  # who comes first changes
                 for mode in [*a.modes[start:], *a.modes[:start]]:
-                    answer = workers[mode].train(a.turn)
+                    worker = workers.get(mode) or begin(mode)
+                    started, busy = time.perf_counter(), busy_seconds()
+                    answer = worker.train(a.turn)
+                    shares.append((busy_seconds() - busy - answer["cpu"]) / (time.perf_counter() - started))
                     rounds[mode].append(answer["seconds"])
                     losses[mode] = answer["loss"]
-                    used += answer["cpu"]
-            share = (busy_seconds() - busy - used) / (time.perf_counter() - started) / (os.cpu_count() or 1)
-            peaks = {mode: worker.finish() for mode, worker in workers.items()}
+                    if a.alone:
+                        peaks[mode] = worker.finish()
+            peaks |= {mode: worker.finish() for mode, worker in workers.items()}
+        share = statistics.mean(shares) / (os.cpu_count() or 1)
         seconds = {mode: [each for turn in turns for each in turn] for mode, turns in rounds.items()}
         result = {
             "step_ms": {
@@ -146,6 +157,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--remat", choices=("none", "full"), default="none", help="full: checkpointed blocks, of all")
     parser.add_argument("--block", choices=("default", "custom"), default="default", help="which of open_clip's blocks")
     parser.add_argument("--compile-mode", default="default", help="of torch.compile")
+    parser.add_argument("--keep-memory", action="store_true", help="PyTorch too keeps freed memory, as ours does")
+    parser.add_argument("--alone", action="store_true", help="a new process for every turn, one at a time: less memory")
     arguments = parser.parse_args()
     if find_spec("torch") is None or find_spec("open_clip") is None:
         raise UsageError(
@@ -182,8 +195,7 @@ def main() -> None:
     result = {
         "benchmark": "peers",
         "preset": config.name,
-        **{name: getattr(arguments, name) for name in ("layers", "batch_size", "threads", "remat", "block")},
-        "compile_mode": arguments.compile_mode,
+        **{name: getattr(arguments, name) for name in SETTINGS},
         "dtype": config.model.dtype,
         "parameters": parity.pop("parameters"),
         **raced,

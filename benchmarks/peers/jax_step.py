@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from maxsearch.config import Config
+from maxsearch.cpu import settle_memory
 from maxsearch.mesh import make_mesh, put_batch
 from maxsearch.training.optim import make_optimizer
 from maxsearch.training.state import TrainState, init_state
@@ -21,6 +22,7 @@ class JaxStep:
     """
 
     def __init__(self, config: Config) -> None:
+        settle_memory()
         self.mesh = make_mesh(config.mesh, jax.devices()[:1])
         optimizer = make_optimizer(config.optim)
         with jax.set_mesh(self.mesh):

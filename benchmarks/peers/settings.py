@@ -17,10 +17,12 @@ class Options:
     Attributes:
       block: open_clip's block: `default` is around nn.MultiheadAttention, `custom` around its own Attention.
       compile_mode: of torch.compile.
+      keep_memory: whether its process keeps freed memory as ours does.
     """
 
     block: str = "default"
     compile_mode: str = "default"
+    keep_memory: bool = False
 
 
 def comparable(
@@ -28,7 +30,8 @@ def comparable(
 ) -> Config:
     """The preset in float32 on one device, with no tower deeper than `layers`.
 
-    All layers are compiled together (`unroll` 0), as PyTorch runs them.
+    All layers are compiled together (`unroll` 0), as PyTorch runs them, but one by one with remat: XLA's CPU compiler
+    takes what a block computes again for what it computed before, and keeps that, when it sees them side by side.
 
     Raises:
       UsageError: the preset has a part that the PyTorch twin lacks.
@@ -44,7 +47,7 @@ def comparable(
         image=cut(config.model.image),
         dtype="float32",
         remat=remat,
-        unroll=0,
+        unroll=1 if remat == "full" else 0,
     )
     config = replace(
         config,

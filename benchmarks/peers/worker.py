@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.settings import Options
+from maxsearch.allocator import keep_freed_memory
 from maxsearch.config import Config
 from maxsearch.errors import MaxsearchError
 
@@ -39,6 +40,8 @@ def contender(mode: str, folder: Path, config: Config, threads: int, options: Op
 
         imported = resident("VmRSS")
         return JaxStep(config), imported
+    if options.keep_memory:
+        keep_freed_memory()
     import torch
 
     from benchmarks.peers.torch_step import TorchStep
@@ -87,6 +90,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--block", required=True)
     parser.add_argument("--compile-mode", required=True)
+    parser.add_argument("--keep-memory", action="store_true")
     arguments = parser.parse_args()
     # Libraries may print; only replies go to standard output.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
@@ -97,7 +101,7 @@ def main() -> None:
 
     folder = arguments.folder
     config = Config.from_json(json.loads((folder / "config.json").read_text()), where=str(folder / "config.json"))
-    options = Options(block=arguments.block, compile_mode=arguments.compile_mode)
+    options = Options(arguments.block, arguments.compile_mode, arguments.keep_memory)
     if arguments.mode == "prepare":
         from benchmarks.peers.prepare import prepare
 

@@ -27,10 +27,12 @@ def run_job(folder: Path) -> None:
     Raises:
       MaxsearchError: either failed, or a signal ended training early.
     """
+    from maxsearch.cpu import settle_memory
     from maxsearch.encode import Encoder
     from maxsearch.evaluation.evaluate import evaluate
     from maxsearch.training.loop import train
 
+    settle_memory()
     job: dict[str, Any] = read_json(folder / JOB, what="job of a run", remedy=REMEDY)
     ranked_on: dict[str, Any] = {name: Path(value) for name, value in job["paths"].items() if name != "data"}
     ranked_on |= job["evaluation"]["options"]

@@ -42,8 +42,10 @@ class Train:
     config: ConfigFlags = field(default_factory=Config)
 
     def run(self) -> None:
+        from maxsearch.cpu import settle_memory
         from maxsearch.distributed import join, together
 
+        settle_memory()
         if self.compile_cache is not None:
             keep_compiled(self.compile_cache)
         with together():

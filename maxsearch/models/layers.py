@@ -60,10 +60,10 @@ def dropout(x: Float[Array, "*B D"], rate: float, key: PRNGKeyArray | None) -> F
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def merged(x: Float[Array, "B T *D"]) -> Float[Array, "N *D"]:
+def merged(x: Float[Array, "B T D"]) -> Float[Array, "N D"]:
     """All tokens of the batch as rows of one matrix: XLA's CPU compiler then finds no transposes in the gradients."""
-    shape = (x.shape[0] * x.shape[1], *x.shape[2:])
-    return jax.lax.reshape(x, shape, out_sharding=spec("batch", *(None,) * (x.ndim - 2)))
+    B, T, D = x.shape
+    return jax.lax.reshape(x, (B * T, D), out_sharding=spec("batch", None))
 
 
 def rows_of(x: Float[Array, "N D"], batch: int) -> Float[Array, "B T D"]:
@@ -157,7 +157,7 @@ def block(
     keys: tuple[PRNGKeyArray | None, ...],
 ) -> Float[Array, "B T D"]:
     """One pre-norm transformer block."""
-    B, T, D = x.shape
+    B, T, _ = x.shape
     flat = spec("batch", None)
     x = merged(x)
     y = layer_norm(x, weights["attention_scale"], weights["attention_bias"])

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maxsearch.config import Config
+from maxsearch.cpu import step_options
 from maxsearch.losses.bank import Bank, opened, push
 from maxsearch.losses.context import Context
 from maxsearch.losses.total import total_loss
@@ -146,4 +147,4 @@ def make_step(config: Config, optimizer: optax.GradientTransformation, words: Wo
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
         return state, {"loss": loss, **metrics, "gradient_norm": norm, "learning_rate": rate, "finite": finite}
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=step_options())
