@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maxsearch.data.keywords import Lexicon
 from maxsearch.data.negatives import NEGATIVES, QUERIES, TABLE, MinedSource, Negatives, query_key
+from maxsearch.data.product_keywords import CatalogueKeywords, ProductKeywords
+from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import StreamOptions, make_stream, query_hash
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
@@ -96,6 +99,29 @@ def test_every_negative_and_each_of_its_clicks_is_drawn(folder: Path) -> None:
         assert after[query] / after.total() == pytest.approx(weight / sum(shares.values()), abs=0.07)
     products = Counter(two.product for one, two in zip(drawn[::2], drawn[1::2], strict=True))
     assert set(products) == set(range(14))
+
+
+def test_no_follower_asks_for_what_the_product_before_it_is(tmp_path: Path) -> None:
+    """Of the negative's two clicks one asks for a red shirt, which the product before it is as well."""
+    dataset = FakeDataset(
+        [Product("0", "red cotton shirt"), Product("1", "blue shirt")],
+        [Interaction("cotton shirts", 0), Interaction("red shirt", 1), Interaction("blue shirt", 1)],
+    )
+    negatives = Negatives.open(write(tmp_path / "negatives", dataset, {"cotton shirts": [1]}), dataset)
+
+    def asked() -> float:
+        drawn = list(MinedSource(CatalogueSource(dataset), negatives, 0.5).examples(range(3000)))
+        followers = [two.query for one, two in zip(drawn[::2], drawn[1::2], strict=True) if one.product == 0]
+        return followers.count("red shirt") / len(followers)
+
+    assert asked() == pytest.approx(1 / 2, abs=0.08)
+    table = np.full((2, 48), -1, np.int16)
+    table[0, :3], table[1, :2] = [0, 1, 2], [3, 2]
+    np.save(tmp_path / "keywords.npy", table)
+    words = Lexicon(("red", "cotton", "shirt", "blue"))
+    dataset.keywords = CatalogueKeywords(words, ProductKeywords(tmp_path / "keywords.npy"))
+    # What is drawn in its place may be any of the three interactions.
+    assert asked() == pytest.approx(1 / 2 * 1 / 3, abs=0.06)
 
 
 def test_a_batch_begins_with_no_follower(folder: Path, reference: dict[str, np.ndarray]) -> None:

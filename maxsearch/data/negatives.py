@@ -2,7 +2,8 @@
 
 `maxsearch mine` writes, for every query, products that a trained model ranks high and that are likely not what was
 asked for. A share of all draws are followers: a follower's product is one of the mined negatives of the query that was
-drawn before it, and its query is one of that product's own clicks. In-batch contrast then meets the hard pairs by
+drawn before it, and its query is one of that product's own clicks, though none whose every word the product before it
+has too: as likely as not, that would answer it. In-batch contrast then meets the hard pairs by
 itself: no loss, no model and no array of a batch changes, known positives are masked as ever, and a step takes as long
 as before. That a batch should hold examples that are hard for one another is an idea of GCBS (arXiv 2210.12874); the
 rule of followers is ours.
@@ -125,8 +126,8 @@ class MinedSource:
 
     Draw d is a follower where floor((d + 1) * share) exceeds floor(d * share), which spreads them evenly and, where a
     batch holds a whole number of them, puts none at its beginning: it follows what stands in the same batch. All other
-    draws are those of `source`, in its order. A follower for whose query there are no negatives, or none with a kept
-    click, is an interaction drawn at random.
+    draws are those of `source`, in its order. A follower for whose leader there is no negative, or none with a fitting
+    click among those that are kept, is an interaction drawn at random.
     """
 
     def __init__(self, source: CatalogueSource, negatives: Negatives, share: float, seed: int = 0) -> None:
@@ -167,7 +168,7 @@ class MinedSource:
         positions = self._source.positions([drawn for drawn, _ in places])
         following = [i for i, (_, follows) in enumerate(places) if follows]
         for i, query in zip(following, self._source.queries(positions[following]), strict=True):
-            positions[i] = self._follower(query, draws[i])
+            positions[i] = self._follower(query, int(self._source.rows[positions[i]]), draws[i])
         return self._source.at(positions)
 
     def _place(self, draw: int) -> tuple[int, bool]:
@@ -175,13 +176,22 @@ class MinedSource:
         before, after = (d * self._share.numerator // self._share.denominator for d in (draw, draw + 1))
         return draw - after, after > before
 
-    def _follower(self, query: str, draw: int) -> int:
+    def _follower(self, query: str, leader: int, draw: int) -> int:
+        """The interaction that follows one of this query and product."""
         rng = np.random.Generator(np.random.Philox(key=[self._seed, draw], counter=[0, 0, 0, FOLLOWER]))
         for product in rng.permutation(self._negatives.of(query)).tolist():
             position = self._clicks.of(product, rng.random())
-            if position is not None:
+            if position is not None and not self._answers(leader, position):
                 return position
         return self._clicks.any(rng.random())
+
+    def _answers(self, product: int, position: int) -> bool:
+        """Whether a product has all the words of an interaction's query."""
+        keywords = self._source.keywords
+        if keywords is None:
+            return False
+        query = self._source.queries(np.array([position]))[0]
+        return keywords.lexicon.covers(query) and {*keywords.lexicon.ids(query)} <= {*keywords.products[product]}
 
 
 class Clicks:

@@ -204,6 +204,11 @@ class CatalogueSource:
         return self._dataset.keywords.lexicon if self._dataset.keywords else None
 
     @property
+    def keywords(self) -> CatalogueKeywords | None:
+        """The keywords of the products, by row."""
+        return self._dataset.keywords
+
+    @property
     def rows(self) -> Int32[np.ndarray, " n"]:
         """The product's row of every kept interaction."""
         return self._products
