@@ -17,11 +17,13 @@ from tyro.conf import subcommand
 
 from maxsearch import __version__
 from maxsearch.commands.ablate import Ablate
+from maxsearch.commands.data import Data
 from maxsearch.commands.evaluate import Evaluate
 from maxsearch.commands.export import Export
 from maxsearch.commands.flags import ConfigFlags, Stopped
 from maxsearch.commands.index import Index
 from maxsearch.commands.launch_local import LaunchLocal
+from maxsearch.commands.mine import Mine
 from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
@@ -37,7 +39,9 @@ DESCRIPTION = "Pretrain, prove and serve text-to-multimodal product search."
 COMMANDS: dict[str, Any] = {
     "quickstart": Quickstart,
     "prepare": Prepare,
+    "data": Data,
     "train": Train,
+    "mine": Mine,
     "launch-local": LaunchLocal,
     "plan": Plan,
     "evaluate": Evaluate,

@@ -231,7 +231,7 @@ BAD: dict[str, tuple[tuple[Word, ...], int, str]] = {
     "search: no ranks": ((*SEARCH, always(tiny.model), "-k", "0"), 2, "-k must be at least 1, not 0"),
     "search: no index": (("search", DRESS, "--index", "absent"), 1, "no index folder at absent: build it with"),
     "no such command": (("trane",), 2, "no sub-command 'trane': did you mean 'train'?"),
-    "nothing like a command": (("zzz",), 2, "no sub-command 'zzz': choose one of quickstart, prepare, train, "),
+    "nothing like a command": (("zzz",), 2, "no sub-command 'zzz': choose one of quickstart, prepare, data, "),
 }
 
 

@@ -193,9 +193,9 @@ def test_unusable_files(
     assert str(path) in str(caught.value)
 
 
-def test_a_folder_is_not_a_table(tmp_path: Path) -> None:
+def test_an_empty_folder_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").mkdir()
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match=r"t\.csv stands for no file with rows"):
         _table(tmp_path / "t.csv")
 
 

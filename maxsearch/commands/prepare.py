@@ -2,24 +2,40 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from maxsearch.commands.flags import Mapping, OptionalPath, columns_of, encoder_at
 from maxsearch.errors import UsageError
 
+if TYPE_CHECKING:
+    from maxsearch.data.layouts.layout import Download
+
+OptionalTable = Annotated[str | None, arg(metavar="PATH")]
+
 
 @dataclass(frozen=True)
 class Prepare:
     """Turn a catalogue and its clicks into verified, checksummed training shards."""
 
-    products: Path
-    """The catalogue: CSV, TSV, JSONL or Parquet with product_id, title, image (bytes, or paths below --image-dir)."""
-    interactions: Path
-    """What shoppers did: a table with query, product_id and an optional weight."""
     out: Path
     """The dataset folder to write; an older dataset there is replaced as a whole."""
+    products: OptionalTable = None
+    """The catalogue: CSV, TSV, JSONL or Parquet with product_id, title, image (bytes, or paths below --image-dir), or a
+    WebDataset .tar; one file, a quoted glob, a folder, hive-partitioned too, an fsspec URL of these, or a prepared
+    folder."""
+    interactions: OptionalTable = None
+    """What shoppers did: a table, likewise, with query, product_id and an optional weight."""
+    source: Annotated[str | None, arg(metavar="NAME")] = None
+    """A public dataset in place of --products and --interactions: esci, sqid, wands, marqo-gs, esspr, coco or
+    flickr30k."""
+    path: OptionalPath = None
+    """The folder of your download of --source."""
+    split: str = "train"
+    """The split of --source."""
+    source_options: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = ()
+    """What else to choose of --source: --source-options locale=jp version=large."""
     image_dir: OptionalPath = None
     """Folder of the pictures when the image column holds paths."""
     map: Mapping = ()
@@ -49,11 +65,13 @@ class Prepare:
         if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):
             raise UsageError("--screen-by and --on-mismatch say how to screen: name the model with --screen too")
 
+        given = self._given()
         options = PrepareOptions(
-            products=self.products,
-            interactions=self.interactions,
+            products=given.products,
+            interactions=given.interactions,
+            judgments=given.judgments,
             out=self.out,
-            image_dir=self.image_dir,
+            image_dir=self.image_dir or given.image_dir,
             columns=columns_of(self.map),
             image_edge=self.image_edge,
             max_bad_fraction=self.max_bad_fraction,
@@ -71,5 +89,32 @@ class Prepare:
             print(f"  {code}: {count:,} (see {self.out / rejected['file']})")
         for code, count in rejected["images"].items():
             print(f"  {code}: {count:,} images left out of products that have others (see the same file)")
+        if "judgments" in manifest:
+            judgments = manifest["judgments"]
+            print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {self.out}/judgments")
         if self.screen is not None:
             print("\n".join(findings(self.out, manifest["screening"])))
+
+    def _given(self) -> "Download":
+        """The tables that the flags name."""
+        from maxsearch.data.layouts import open_layout
+        from maxsearch.data.layouts.layout import Download
+        from maxsearch.data.table_parts import table_at
+
+        if self.source is None:
+            if self.products is None or self.interactions is None:
+                raise UsageError(
+                    "there is nothing to prepare: give --products and --interactions, or --source and --path"
+                )
+            if self.path is not None or self.source_options:
+                raise UsageError("--path and --source-options belong to a public dataset: name it with --source too")
+            products, interactions = (
+                table_at(self.products, "products file"),
+                table_at(self.interactions, "interactions file"),
+            )
+            return Download(products, interactions)
+        if self.products is not None or self.interactions is not None:
+            raise UsageError("--source stands in place of --products and --interactions: give one or the other")
+        if self.path is None:
+            raise UsageError(f"--source {self.source} is read from your own download: name its folder with --path")
+        return open_layout(self.source, self.path, self.split, self.source_options)

@@ -56,6 +56,8 @@ class DataConfig:
     `batch_size` counts examples over all hosts. `tokenizer` is a folder with a fast tokenizer, or empty to train one on
     the catalogue. Examples are drawn in proportion to weight ** `weight_power` (0: every interaction alike).
     `fraction` is the share of the products whose interactions are learned from, for ablations.
+    `negatives` is a folder that `maxsearch mine` wrote, or empty: then the share `negatives_share` of the examples is
+    drawn so that their products are mined negatives of another example's query.
     `text_key` and `image_key` name the features of a `tfds:` source. `cache_images_mb` bounds a cache of decoded
     images. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
     """
@@ -64,6 +66,8 @@ class DataConfig:
     tokenizer: str = ""
     weight_power: float = 0.5
     fraction: float = 1.0
+    negatives: str = ""
+    negatives_share: float = 0.25
     augment: Augment = field(default_factory=Augment)
     workers: int = 0
     threads: int = 1
@@ -79,6 +83,10 @@ class DataConfig:
             f"data.batch_size must be at least 2 (losses contrast examples), not {self.batch_size}",
         )
         require(0 < self.fraction <= 1, f"data.fraction must lie above 0 and at most at 1, not {self.fraction}")
+        require(
+            0 < self.negatives_share < 1,
+            f"data.negatives_share must lie above 0 and below 1, not {self.negatives_share}",
+        )
         require(self.workers >= 0, f"data.workers must not be negative, not {self.workers}")
         require(self.threads >= 1, f"data.threads must be at least 1, not {self.threads}")
         require(self.prefetch >= 1, f"data.prefetch must be at least 1, not {self.prefetch}")

@@ -13,6 +13,7 @@ from typing import Any
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
 from maxsearch.data.table_formats import BadRecord, Rows, is_text
+from maxsearch.data.table_parts import TableSource, table_at
 from maxsearch.data.tables import (
     Columns,
     cell_text,
@@ -48,7 +49,7 @@ INTERACTIONS_FILE = "interactions file"
 CHUNK = 16  # rows a thread takes at a time; they may hold large pictures
 
 
-def product_columns(path: Path, columns: Columns) -> Columns:
+def product_columns(path: TableSource, columns: Columns) -> Columns:
     """Finds the column of each product field that the file has; image and text may have several.
 
     Args:
@@ -68,16 +69,17 @@ def product_columns(path: Path, columns: Columns) -> Columns:
     return found
 
 
-def interaction_columns(path: Path, columns: Columns) -> dict[str, str]:
+def interaction_columns(path: TableSource, columns: Columns) -> dict[str, str]:
     """Finds the column of each interaction field that the file has; see `product_columns`."""
     found = _find_columns(path, columns, INTERACTION_FIELDS, required=("query", "product_id"), what=INTERACTIONS_FILE)
     return {name: column for name in found if (column := single(found, name)) is not None}
 
 
 def _find_columns(
-    path: Path, columns: Columns, fields: tuple[str, ...], *, required: tuple[str, ...], what: str
+    path: TableSource, columns: Columns, fields: tuple[str, ...], *, required: tuple[str, ...], what: str
 ) -> Columns:
-    wanted = {name: columns.get(name, name) for name in fields}
+    known = table_at(path, what).fields
+    wanted = {name: columns.get(name, known.get(name, name)) for name in fields}
     must = {name: column for name, column in wanted.items() if name in columns or name in required}
     names = columns_until(path, [column for name in must for column in several(must, name)], what=what)
     if must["product_id"] not in names and "product_id" in names:
@@ -158,12 +160,12 @@ def click_from_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[
 
 
 def read_products(
-    path: Path, *, columns: Columns, image_dir: Path | None, edge: int, lost_image: Told | None = None
+    path: TableSource, *, columns: Columns, image_dir: Path | None, edge: int, lost_image: Told | None = None
 ) -> Iterator[CheckedProduct]:
     """Streams a products file.
 
     Args:
-      path: the file, in any format of `read_table`.
+      path: the file, in any form that `table_at` takes.
       columns: {field: column} of the user's mapping; see `product_columns`.
       image_dir: folder of the pictures when the image column holds paths.
       edge: pictures are shrunk to fit a square of this many pixels.
@@ -175,6 +177,7 @@ def read_products(
     Raises:
       UsageError, MaxsearchError: the file cannot be read, or lacks a column.
     """
+    path = table_at(path, PRODUCTS_FILE)
     found = product_columns(path, columns)
     first_rows: dict[str, int] = {}
     convert = partial(_products_of, columns=found, image_dir=image_dir, edge=edge)
@@ -189,7 +192,8 @@ def read_products(
                     lost_image(row, bad)
             yield row, product
         else:
-            yield row, BadRecord("duplicate_id", f"repeats the product_id {product.product_id!r} of row {first}")
+            again = f"repeats the product_id {product.product_id!r} of row {path.said(first)}"
+            yield row, BadRecord("duplicate_id", again)
 
 
 def _products_of(

@@ -5,8 +5,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -23,11 +23,14 @@ from maxsearch.data.catalogue import (
 )
 from maxsearch.data.dataset import KIND
 from maxsearch.data.keywords import KEYWORDS
+from maxsearch.data.layouts.layout import JUDGMENTS, Judged, write_judgments
 from maxsearch.data.product_keywords import MAX_KEYWORDS, TABLE, KeywordCollector
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, pack_interaction, pack_product
 from maxsearch.data.screening import SUSPECTS, Screening
 from maxsearch.data.shards import write_shards
+from maxsearch.data.table_files import Table
 from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.table_parts import TableSource, table_at
 from maxsearch.data.tables import Columns, read_rows, row_count, several, single, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import directory_in_place, sha256_of, write_json
@@ -45,8 +48,8 @@ class PrepareOptions:
     """What to prepare, and how.
 
     Attributes:
-      products: the products file.
-      interactions: the interactions file.
+      products: the products file, or what else `table_at` takes.
+      interactions: the interactions file, likewise.
       out: the folder to write; an older prepared folder there is replaced.
       image_dir: folder of the pictures when the image column holds paths.
       columns: {field: column}; a field that is not mapped is read from the column of its own name. image and text may
@@ -56,10 +59,11 @@ class PrepareOptions:
       shard_records: records in one shard file.
       keywords: size of the vocabulary of keywords; 0 makes none.
       screening: how a trained model looks for pictures that do not fit; None for not at all.
+      judgments: graded judgments to keep beside the shards; None for none.
     """
 
-    products: Path
-    interactions: Path
+    products: TableSource
+    interactions: TableSource
     out: Path
     image_dir: Path | None = None
     columns: Columns = field(default_factory=dict)
@@ -68,6 +72,7 @@ class PrepareOptions:
     shard_records: int = 8192
     keywords: int = 2048
     screening: Screening | None = None
+    judgments: Callable[[], Iterable[Judged]] | None = None
 
 
 def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[str, Any]:
@@ -85,6 +90,11 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[s
     """
     out = options.out.resolve()
     _check_options(options)
+    products, interactions = (
+        table_at(options.products, PRODUCTS_FILE),
+        table_at(options.interactions, INTERACTIONS_FILE),
+    )
+    options = replace(options, products=products, interactions=interactions)
     _check_columns(options)
     if options.screening is not None:
         options.screening.check(options.products, options.columns)
@@ -150,7 +160,7 @@ def _check_replaceable(out: Path) -> None:
         manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         parts = (manifest["products"], manifest["interactions"]) if manifest["kind"] == KIND else ()
         own = {MANIFEST, REJECTED} | {shard["name"] for part in parts for shard in part["shards"]} if parts else set()
-        own |= {SUSPECTS} if parts else set()
+        own |= {SUSPECTS, JUDGMENTS} if parts else set()
         own |= {file["name"] for file in manifest.get("keywords", {}).get("files", ())} if parts else set()
     except (OSError, ValueError, KeyError, TypeError):
         own = set()
@@ -172,22 +182,23 @@ class _Rejections:
         self._images: Counter[str] = Counter()
         self._examples: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def add(self, what: str, path: Path, row: int, bad: BadRecord) -> None:
+    def add(self, what: str, path: Table, row: int, bad: BadRecord) -> None:
         """Writes down one rejected row of the products or interactions file."""
         self._counts[what][bad.code] += 1
         self._examples.setdefault((what, bad.code), (row, bad.reason))
         self._write(path, row, bad.code, bad.reason)
 
-    def add_image(self, path: Path, row: int, bad: BadRecord) -> None:
+    def add_image(self, path: Table, row: int, bad: BadRecord) -> None:
         """Writes down a picture that is left out of a product, which itself is kept."""
         self._images[bad.code] += 1
         self._write(path, row, bad.code, f"{bad.reason}: the product keeps its other images")
 
-    def _write(self, path: Path, row: int, code: str, reason: str) -> None:
-        letter = {"file": path.name, "row": row, "code": code, "reason": reason}
+    def _write(self, path: Table, row: int, code: str, reason: str) -> None:
+        file, number = path.place(row)
+        letter = {"file": file, "row": number, "code": code, "reason": reason}
         self._stream.write(json.dumps(letter, ensure_ascii=False) + "\n")
 
-    def check(self, what: str, path: Path, rows: int, kept: int) -> None:
+    def check(self, what: str, path: Table, rows: int, kept: int) -> None:
         """Ends the run when too many of a file's rows were rejected, or none is left."""
         rejected = self._counts[what].total()
         if rows == 0:
@@ -200,7 +211,7 @@ class _Rejections:
         row, reason = self._examples[what, code]
         raise MaxsearchError(
             f"{rejected:,} of the {rows:,} rows of the {what} {path} are rejected, more than --max-bad-fraction "
-            f"{self._limit:g} allows; most often {code} ({count:,} rows; row {row} {reason}): "
+            f"{self._limit:g} allows; most often {code} ({count:,} rows; row {path.said(row)} {reason}): "
             f"see {self._aside} and mend the rows, or raise --max-bad-fraction"
         )
 
@@ -241,6 +252,8 @@ def _write_records(
     if options.screening is not None:
         products, summary = options.screening.apply(draft, products, rows, options.shard_records, progress)
         screened = {"screening": summary}
+    if options.judgments is not None:
+        screened["judgments"] = write_judgments(draft / JUDGMENTS, options.judgments())
     files = [*products["shards"], *interactions["shards"], *keywords["files"]]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -280,7 +293,7 @@ def _products(
     progress: Progress | None,
 ) -> Iterator[bytes]:
     """Yields the packed products, and fills in their positions and rows, the attributes' names and the words."""
-    path = options.products
+    path = table_at(options.products)
     records = read_products(
         path,
         columns=options.columns,
@@ -307,7 +320,7 @@ def _sum_clicks(
     options: PrepareOptions, positions: Mapping[str, int], rejections: _Rejections, progress: Progress | None
 ) -> dict[tuple[str, int], float]:
     """The weight of each (query, product position), in the order of their first rows."""
-    path = options.interactions
+    path = table_at(options.interactions)
     columns = interaction_columns(path, options.columns)
     weights: dict[tuple[str, int], float] = {}
     rows = 0
@@ -330,5 +343,5 @@ def _sum_clicks(
     return weights
 
 
-def _tracked(items: Iterable[T], description: str, path: Path, progress: Progress | None) -> Iterable[T]:
+def _tracked(items: Iterable[T], description: str, path: Table, progress: Progress | None) -> Iterable[T]:
     return items if progress is None else progress.track(items, description, total=row_count(path))

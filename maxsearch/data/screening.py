@@ -19,6 +19,7 @@ from maxsearch.data.dataset import Records, Shard
 from maxsearch.data.prototypes import agreement, clusters, judge
 from maxsearch.data.records import Product, pack_product, unpack_product
 from maxsearch.data.shards import write_shards
+from maxsearch.data.table_parts import TableSource
 from maxsearch.data.tables import Columns, columns_until, several, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.progress import Progress
@@ -98,7 +99,7 @@ class Screening:
     by: str | None = None
     on_mismatch: OnMismatch = "report"
 
-    def check(self, path: Path, columns: Columns) -> None:
+    def check(self, path: TableSource, columns: Columns) -> None:
         """Meets what cannot be screened before any record is read.
 
         Args:

@@ -189,8 +189,8 @@ class CatalogueSource:
             self._queries = self._queries.take(pa.array(kept))
             self._products, self._weights = self._products[kept], self._weights[kept]
         self._dataset, self._fraction = dataset, fraction
-        # By the largest weight first, so that the sum is finite whatever the unit of the weights.
-        self._draws = EpochDraws((self._weights / self._weights.max()) ** weight_power, seed)
+        self._power = weight_power
+        self._draws = EpochDraws(self.chances, seed)
         # Named only where it matters, so that whole datasets keep the fingerprint that runs have saved.
         part = () if fraction == 1 else (float(fraction),)
         self.fingerprint = digest("catalogue", dataset.fingerprint, float(weight_power), seed, *part)
@@ -203,10 +203,38 @@ class CatalogueSource:
         """The keywords that came with the data."""
         return self._dataset.keywords.lexicon if self._dataset.keywords else None
 
+    @property
+    def keywords(self) -> CatalogueKeywords | None:
+        """The keywords of the products, by row."""
+        return self._dataset.keywords
+
+    @property
+    def rows(self) -> Int32[np.ndarray, " n"]:
+        """The product's row of every kept interaction."""
+        return self._products
+
+    @property
+    def chances(self) -> Float[np.ndarray, " n"]:
+        """What every kept interaction is drawn in proportion to, at most 1."""
+        # By the largest weight first, so that the sum is finite whatever the unit of the weights.
+        return (self._weights / self._weights.max()) ** self._power
+
     def examples(self, draws: Sequence[int]) -> Iterator[RawExample]:
         """The examples of these draws, in this order."""
-        positions = self._draws.positions(draws)
-        queries = self._queries.take(pa.array(positions)).to_pylist()
+        return self.at(self.positions(draws))
+
+    def positions(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """The kept interactions that these draws give."""
+        return self._draws.positions(draws)
+
+    def queries(self, positions: Int64[np.ndarray, " k"]) -> list[str]:
+        """The queries of these kept interactions."""
+        found: list[str] = self._queries.take(pa.array(positions)).to_pylist()
+        return found
+
+    def at(self, positions: Int64[np.ndarray, " k"]) -> Iterator[RawExample]:
+        """The examples of these kept interactions, in this order."""
+        queries = self.queries(positions)
         rows, weights = self._products[positions].tolist(), self._weights[positions].tolist()
         keywords = self._dataset.keywords
         for query, row, weight in zip(queries, rows, weights, strict=True):

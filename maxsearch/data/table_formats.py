@@ -6,9 +6,11 @@ on.
 
 import csv
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from maxsearch.data.remote import RemoteFile
 from maxsearch.errors import MaxsearchError
 
 PARQUET_BATCH = 256  # rows held at once; they may carry images
@@ -48,29 +51,34 @@ class TextLines:
     Bytes that are not UTF-8 come through as lone surrogates, so that one bad row does not hide the others.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path | RemoteFile, what: str) -> None:
         self._path = path
         self._what = what
-        self._stream: IO[str] | None = None
+        self._files = ExitStack()
+        self._stream: IO[str] = io.StringIO()
 
     def __enter__(self) -> "TextLines":
-        opener: Callable[..., Any] = gzip.open if self._path.suffix.lower() == ".gz" else open
         try:
-            with opener(self._path, "rb") as head:
-                start = head.read(2)
-            self._stream = opener(self._path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
+            raw = self._files.enter_context(self._path.open("rb"))
+            # A gzip reader does not close the file below it.
+            zipped = self._path.suffix.lower() == ".gz"
+            stream: Any = self._files.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
+            start = stream.read(2)
+            stream.seek(0)
         except (OSError, EOFError, zlib.error) as error:
+            self._files.close()
             raise self._unreadable(error) from None
         if start in UTF16_MARKS:
+            self._files.close()
             raise MaxsearchError(f"the {self._what} {self._path} is UTF-16 text: save it as UTF-8")
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._stream = self._files.enter_context(text)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        self._files.close()
 
     def __iter__(self) -> Iterator[str]:
-        assert self._stream is not None
         try:
             yield from self._stream
         except (OSError, EOFError, zlib.error) as error:
@@ -82,13 +90,13 @@ class TextLines:
         )
 
 
-def delimited_names(path: Path, delimiter: str, what: str) -> list[str]:
+def delimited_names(path: Path | RemoteFile, delimiter: str, what: str) -> list[str]:
     """The column names in the header of a CSV or TSV file."""
     with TextLines(path, what) as lines:
         return _read_header(csv.reader(lines, delimiter=delimiter, strict=True), delimiter, path, what)
 
 
-def delimited_rows(path: Path, delimiter: str, what: str) -> Rows:
+def delimited_rows(path: Path | RemoteFile, delimiter: str, what: str) -> Rows:
     """Rows of a CSV or TSV file with a header; blank lines are not counted."""
     with TextLines(path, what) as lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -119,7 +127,7 @@ def delimited_rows(path: Path, delimiter: str, what: str) -> Rows:
                 yield row, BadRecord("bad_row", f"{counts} (line {line})")
 
 
-def json_rows(path: Path, what: str) -> Rows:
+def json_rows(path: Path | RemoteFile, what: str) -> Rows:
     """Rows of a file with one JSON object a line; blank lines are not counted."""
     row = 0
     with TextLines(path, what) as lines:
@@ -138,7 +146,7 @@ def json_rows(path: Path, what: str) -> Rows:
                 yield row, BadRecord("bad_row", f"is not a JSON object (line {number})")
 
 
-def open_parquet(path: Path, what: str) -> pq.ParquetFile:
+def open_parquet(path: Path | RemoteFile, what: str) -> pq.ParquetFile:
     """Opens a Parquet file.
 
     Raises:
@@ -146,14 +154,15 @@ def open_parquet(path: Path, what: str) -> pq.ParquetFile:
     """
     try:
         # A small read buffer instead of pre-buffering keeps memory bounded when a row group holds many images.
-        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        source = path if isinstance(path, Path) else path.open("rb")
+        return pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise MaxsearchError(
             f"cannot read the {what} {path} as Parquet ({first_line(error)}): check that it is whole"
         ) from None
 
 
-def parquet_rows(path: Path, what: str) -> Rows:
+def parquet_rows(path: Path | RemoteFile, what: str) -> Rows:
     """Rows of a Parquet file. Dates and times become text."""
     row = 0
     with open_parquet(path, what) as file:
@@ -200,7 +209,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read_header(reader: Any, delimiter: str, path: Path, what: str) -> list[str]:
+def _read_header(reader: Any, delimiter: str, path: Path | RemoteFile, what: str) -> list[str]:
     try:
         names = next((cells for cells in reader if cells), None)
     except csv.Error as error:

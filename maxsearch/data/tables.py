@@ -2,86 +2,61 @@
 
 import difflib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-from maxsearch.data.table_formats import (
-    BadRecord,
-    Rows,
-    delimited_names,
-    delimited_rows,
-    header,
-    is_text,
-    json_rows,
-    open_parquet,
-    parquet_rows,
-)
+from maxsearch.data.table_files import Columns
+from maxsearch.data.table_formats import BadRecord, Rows, is_text
+from maxsearch.data.table_parts import TableSource, table_at
 from maxsearch.errors import MaxsearchError, UsageError
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-Columns = Mapping[str, str | tuple[str, ...]]
-"""The column of each field; a field in REPEATED may have several."""
 REPEATED = ("image", "text")
-SUFFIXES = ".csv, .tsv, .jsonl, .ndjson (or one of these with .gz) or .parquet"
 
 
-def read_table(path: Path, *, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_table(path: TableSource, *, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Streams a table whose every row must be sound.
 
     Args:
-      path: a .csv, .tsv, .jsonl, .ndjson or .parquet file; all but the last may also be gzipped (.csv.gz).
+      path: a table in any form that `table_at` takes.
       what: the file's role in words, for the messages ("queries file").
 
     Yields:
-      (row, cells): the row number, 1 for the first row of data (a header and blank lines are not counted), and its
-      cells by column name. Cells of CSV and TSV are str; those of JSON lines and Parquet may also be None, bool, int,
-      float, bytes, Decimal, list or dict. A column name that comes again is kept as "name (2)".
+      (row, cells): the row number, 1 for the first row of data (a header and blank lines are not counted; the rows of
+      several files are numbered on), and its cells by column name. Cells of CSV and TSV are str; those of JSON lines
+      and Parquet may also be None, bool, int, float, bytes, Decimal, list or dict. A column name that comes again is
+      kept as "name (2)".
 
     Raises:
-      UsageError: the file does not exist, or its suffix is none of the above.
+      UsageError: there is no such file, or its format is unknown.
       MaxsearchError: the file or one of its rows is malformed.
     """
+    path = table_at(path, what)
     for row, cells in read_rows(path, what=what):
         if isinstance(cells, BadRecord):
-            raise MaxsearchError(f"row {row} of the {what} {path} {cells.reason}: mend or remove that row")
+            raise MaxsearchError(f"row {path.said(row)} of the {what} {path} {cells.reason}: mend or remove that row")
         yield row, cells
 
 
-def read_rows(path: Path, *, what: str) -> Rows:
+def read_rows(path: TableSource, *, what: str) -> Rows:
     """Streams a table as `read_table` does, but yields a BadRecord in place of a malformed row and goes on."""
-    kind = _format_of(path, what)
-    if kind == "parquet":
-        rows = parquet_rows(path, what)
-    elif kind == "jsonl":
-        rows = json_rows(path, what)
-    else:
-        rows = delimited_rows(path, DELIMITERS[kind], what)
-    for row, cells in rows:
+    for row, cells in table_at(path, what).rows(what):
         if isinstance(cells, dict) and not (is_text(cells.values()) and is_text(cells)):
             yield row, BadRecord("bad_encoding", "holds text that is not UTF-8")
         else:
             yield row, cells
 
 
-def column_names(path: Path, *, what: str = "file") -> list[str] | None:
-    """Column names in the file's order; None for JSON lines, where each row has names of its own.
+def column_names(path: TableSource, *, what: str = "file") -> list[str] | None:
+    """Column names in the file's order; None for JSON lines and tar, where each row has names of its own.
 
     Raises:
       UsageError, MaxsearchError: as `read_table`, and for a file without a header.
     """
-    kind = _format_of(path, what)
-    if kind == "parquet":
-        with open_parquet(path, what) as file:
-            return header(file.schema_arrow.names)
-    if kind == "jsonl":
-        return None
-    return delimited_names(path, DELIMITERS[kind], what)
+    return table_at(path, what).names(what)
 
 
-def columns_until(path: Path, wanted: Collection[str], *, what: str) -> list[str]:
+def columns_until(path: TableSource, wanted: Collection[str], *, what: str) -> list[str]:
     """Column names of any format; JSON lines are read until every wanted name has been seen, or to their end."""
     names = column_names(path, what=what)
     if names is not None:
@@ -95,7 +70,7 @@ def columns_until(path: Path, wanted: Collection[str], *, what: str) -> list[str
     return list(seen)
 
 
-def require_columns(names: Sequence[str], wanted: Columns, path: Path, what: str) -> None:
+def require_columns(names: Sequence[str], wanted: Columns, path: TableSource, what: str) -> None:
     """Checks that a table has the column of each wanted field.
 
     Args:
@@ -115,12 +90,9 @@ def require_columns(names: Sequence[str], wanted: Columns, path: Path, what: str
                 )
 
 
-def row_count(path: Path, *, what: str = "file") -> int | None:
-    """Number of rows where the format states it (Parquet), else None."""
-    if _format_of(path, what) != "parquet":
-        return None
-    with open_parquet(path, what) as file:
-        return file.metadata.num_rows
+def row_count(path: TableSource, *, what: str = "file") -> int | None:
+    """Number of rows where that is cheap to know (Parquet), else None."""
+    return table_at(path, what).count(what)
 
 
 def several(columns: Columns, field: str) -> tuple[str, ...]:
@@ -190,19 +162,3 @@ def cell_text(value: Any) -> str:
             raise BadRecord("bad_encoding", "holds text that is not UTF-8")
         return text
     return str(value)
-
-
-def _format_of(path: Path, what: str) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    zipped = suffixes[-1:] == [".gz"]
-    suffix = (suffixes[:-1] if zipped else suffixes)[-1:]
-    kind = FORMATS.get(suffix[0]) if suffix else None
-    if kind is None or (zipped and kind == "parquet"):
-        raise UsageError(f"the {what} {path} is of an unknown format: give a file whose name ends in {SUFFIXES}")
-    if not path.exists():
-        raise UsageError(f"the {what} {path} does not exist: check the path")
-    if not path.is_file():
-        raise UsageError(f"the {what} {path} is not a file: give one file")
-    if path.stat().st_size == 0:
-        raise MaxsearchError(f"the {what} {path} is empty: give a file with rows")
-    return kind

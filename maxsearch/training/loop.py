@@ -13,6 +13,7 @@ from maxsearch.config import Config
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.layout import check_batch
+from maxsearch.data.negatives import MinedSource, Negatives
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, StreamOptions, make_stream
 from maxsearch.data.tfds_source import TfdsSource
@@ -57,6 +58,8 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
     if data.startswith("tfds:"):
         if config.data.fraction < 1:
             raise UsageError(f"--data.fraction cuts prepared data only: leave it out with --data {data}")
+        if config.data.negatives:
+            raise UsageError(f"--data.negatives are mined of prepared data only: leave it out with --data {data}")
         source = TfdsSource(data, config.data.image_key, config.data.text_key, seed=config.seed)
         edge = config.data.image_edge or 2 * max(config.model.image.size)
         return source, replace(config, data=replace(config.data, image_edge=edge))
@@ -74,7 +77,11 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
             "with --keywords above 0"
         )
     config = replace(config, data=replace(config.data, image_edge=edge))
-    return CatalogueSource(dataset, config.data.weight_power, config.seed, config.data.fraction), config
+    catalogue = CatalogueSource(dataset, config.data.weight_power, config.seed, config.data.fraction)
+    if not config.data.negatives:
+        return catalogue, config
+    negatives = Negatives.open(Path(config.data.negatives), dataset)
+    return MinedSource(catalogue, negatives, config.data.negatives_share, config.seed), config
 
 
 def open_stream(source: ExampleSource, tokenizer: Any, config: Config, lexicon: Lexicon | None = None) -> Stream:

@@ -1,0 +1,1 @@
+"""What prepared datasets hold: counts, lengths, pictures, clicks, duplicates and leakage, as tables and as a page."""

@@ -1,0 +1,78 @@
+"""Pieces of HTML. Every text that comes from data passes through `text`."""
+
+import base64
+import re
+from collections.abc import Sequence
+from html import escape
+
+from maxsearch.data.images import fit_image
+from maxsearch.data.records import Product
+from maxsearch.data.table_formats import BadRecord
+from maxsearch.datastats.wording import number, short
+
+THUMB_EDGE = 112
+THUMB_QUALITY = 80
+PICTURES_SHOWN = 4
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # HTML has no way to hold them
+
+
+def text(value: str, *, isolate: bool = True) -> str:
+    """A text as HTML, isolated so that its writing direction cannot turn around what stands beside it."""
+    safe = escape(_CONTROLS.sub("\ufffd", value))
+    return f"<bdi>{safe}</bdi>" if isolate else safe
+
+
+def table(corner: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table whose lines begin with their name; it scrolls by itself where it is too wide."""
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{text(name)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in cells)}</tr>'
+        for name, cells in lines
+    )
+    return (
+        f'<div class="wide"><table><thead><tr><th scope="col">{text(corner)}</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def thumbnail(data: bytes | None, title: str) -> str:
+    """A picture, scaled down, inside the page."""
+    try:
+        if data is None:
+            return '<div class="none">no image</div>'
+        small = fit_image(data, THUMB_EDGE, quality=THUMB_QUALITY)
+    except BadRecord:
+        return '<div class="none">unreadable</div>'
+    encoded = base64.b64encode(small).decode("ascii")
+    alt = text(short(title), isolate=False)
+    return f'<img class="thumb" loading="lazy" alt="{alt}" src="data:image/jpeg;base64,{encoded}">'
+
+
+def mini(product: Product) -> str:
+    """A product in a group of others: picture, title, identifier."""
+    name = text(product.title) if product.title else '<span class="soft">no title</span>'
+    identifier = f'<span class="soft">{text(product.product_id)}</span>'
+    return f'<div class="mini">{thumbnail(product.image, product.title)}{name}<br>{identifier}</div>'
+
+
+def card(product: Product, clicks: float, queries: Sequence[tuple[float, str]]) -> str:
+    """A sample product with all that belongs to it.
+
+    Args:
+      product: the product.
+      clicks: the sum of its interactions' weights.
+      queries: (weight, query), the weightiest first.
+    """
+    pictures = "".join(thumbnail(data, product.title) for data in product.images[:PICTURES_SHOWN] or (None,))
+    name = text(product.title) if product.title else '<span class="soft">no title</span>'
+    facts = [f"id {product.product_id}"]
+    facts += [f"variant {product.variant}"] if product.variant else []
+    facts += [f"{column}: {short(value)}" for column, value in product.attributes.items() if value]
+    facts += [short(value) for value in product.texts if value]
+    asked = "".join(f"<li>{text(query)} ({number(weight)})</li>" for weight, query in queries)
+    return (
+        f'<article class="card"><div class="pictures">{pictures}</div><strong>{name}</strong>'
+        f'<div class="soft">{"<br>".join(text(fact) for fact in facts)}</div>'
+        f"<div>{number(clicks)} clicks</div>{f'<ul>{asked}</ul>' if asked else ''}</article>"
+    )

@@ -1,0 +1,54 @@
+"""Figures in words, alike on the terminal and on the page."""
+
+from maxsearch.datastats.repeats import Shared
+from maxsearch.datastats.report import Report
+from maxsearch.datastats.spread import Bar, Spread
+
+SPREAD_COLUMNS = ("mean", "min", "p10", "median", "p90", "p99", "max")
+LONGEST = 70
+
+
+def number(value: int | float) -> str:
+    """A count or measure: thousands apart, whole numbers without a point, others with one or two digits behind it."""
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def percent(share: float) -> str:
+    """A share; what is there is never told as 0."""
+    if 0 < share < 0.0005:
+        return "<0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def spread_cells(values: Spread) -> list[str]:
+    """One cell for each of SPREAD_COLUMNS."""
+    return [number(getattr(values, name)) for name in SPREAD_COLUMNS]
+
+
+def interval(bar: Bar, *, last: bool) -> str:
+    """What a bar of whole numbers counts, such as "3", "4-7" or, for the last of a long tail, "40+"."""
+    if bar.high - bar.low <= 1:
+        return number(bar.low)
+    return f"{number(bar.low)}+" if last else f"{number(bar.low)}-{number(bar.high - 1)}"
+
+
+def short(text: str) -> str:
+    """A text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def product_name(report: Report, dataset: str, position: int) -> str:
+    """A product that an example names: its identifier and title."""
+    product_id, title = report.examples[dataset]["products"][position]
+    return f"{short(product_id)} {short(title)!r}" if title else f"{short(product_id)} (no title)"
+
+
+def shared_names(report: Report, first: str, second: str, kind: Shared) -> list[str]:
+    """The examples of what two datasets share."""
+    if kind.what == "queries":
+        return [repr(short(report.examples[second]["interactions"][theirs])) for _, theirs in kind.examples]
+    pairs = ((product_name(report, first, a), product_name(report, second, b)) for a, b in kind.examples)
+    return [ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in pairs]

@@ -1,0 +1,1 @@
+"""Hard negatives, found with a trained model."""
