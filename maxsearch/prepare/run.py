@@ -9,7 +9,7 @@ from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import directory_in_place, write_json
 from maxsearch.manifest import MANIFEST
-from maxsearch.prepare import embedded
+from maxsearch.prepare.embedded.run import run as run_embedded
 from maxsearch.prepare.manifest import Contents, check_replaceable, manifest_of, splits_manifest
 from maxsearch.prepare.options import PrepareOptions, checked, part_folder
 from maxsearch.prepare.rejections import REJECTED, Rejections
@@ -54,7 +54,7 @@ def _fill(draft: Path, options: PrepareOptions, aside: Path, progress: Progress 
     """Writes everything but the folder's manifest, which it returns."""
     with (draft / REJECTED).open("w", encoding="utf-8", newline="\n") as stream:
         rejections = Rejections(stream, aside, options.max_bad_fraction)
-        parts = embedded.run(options, draft, rejections, progress)
+        parts = run_embedded(options, draft, rejections, progress)
         stream.flush()
         os.fsync(stream.fileno())
     training = _finished(part_folder(draft, TRAIN, options), parts[TRAIN], options, progress)
