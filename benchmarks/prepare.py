@@ -31,46 +31,59 @@ COLOURS = ("navy", "blue", "red", "green", "black", "white", "beige", "grey", "p
 KINDS = ("shoes", "shirt", "watch", "bag", "dress", "belt", "scarf", "jacket", "jeans", "hat", "socks", "skirt")
 MATERIALS = ("cotton", "leather", "linen", "wool", "denim", "silk")
 SHOPPERS = ("men", "women", "girls", "boys")
+WORDS = (COLOURS, KINDS, MATERIALS, SHOPPERS)
 CLICKS = 4
-BLOCK = 2000
+BLOCK, PART = 2000, 100_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def draw(folder: Path, products: int, edges: tuple[int, int]) -> None:
-    """Writes products.parquet and clicks.csv."""
-    rng = np.random.default_rng(0)
+    """Writes products/ and clicks/, tables in parts; those that are there already stay."""
+    for name in ("products", "clicks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for start in range(0, products, PART):
+        done = folder / "clicks" / f"{start:09d}.csv"
+        if not done.exists():
+            draw_part(folder, range(start, min(start + PART, products)), products, edges)
+
+
+def draw_part(folder: Path, numbers: range, products: int, edges: tuple[int, int]) -> None:
+    """Writes the products of these numbers, and the clicks on them."""
+    rng = np.random.default_rng(numbers.start)
     schema = pa.schema([("product_id", pa.string()), ("title", pa.string()), ("image", pa.binary())])
+    clicks = folder / "clicks" / f"{numbers.start:09d}.csv"
+    draft = folder / f"{numbers.start}.draft"
     with (
-        pq.ParquetWriter(folder / "products.parquet", schema) as table,
-        (folder / "clicks.csv").open("w", newline="") as stream,
+        pq.ParquetWriter(folder / "products" / f"{numbers.start:09d}.parquet", schema) as table,
+        draft.open("w", newline="") as stream,
     ):
-        clicks = csv.writer(stream, lineterminator="\n")
-        clicks.writerow(("query", "product_id", "weight"))
-        for start in range(0, products, BLOCK):
+        lines = csv.writer(stream, lineterminator="\n")
+        lines.writerow(("query", "product_id", "weight"))
+        for start in range(numbers.start, numbers.stop, BLOCK):
+            block = range(start, min(start + BLOCK, numbers.stop))
+            pixels = rng.integers(0, 256, (len(block), 8, 6, 3), np.uint8)
+            words = [[kinds[at] for at in rng.integers(len(kinds), size=len(block))] for kinds in WORDS]
+            strays = rng.integers(products * 10, size=(len(block), CLICKS))  # one click in ten strays
             rows = []
-            for i in range(start, min(start + BLOCK, products)):
-                colour, kind, material, shopper = (
-                    words[rng.integers(len(words))] for words in (COLOURS, KINDS, MATERIALS, SHOPPERS)
-                )
+            for k, (i, colour, kind, material, shopper) in enumerate(zip(block, *words, strict=True)):
                 brand = f"brand{i % (products // 100 + 1)}"
                 # The code is a word of its own: the vocabulary grows with the catalogue, as it does in shops.
-                rows.append((f"p{i}", f"{brand} {colour} {material} {kind} for {shopper} k{i:x}", picture(rng, edges)))
-                for query in (
-                    f"{colour} {kind}",
-                    f"{brand} {kind}",
-                    f"{material} {kind} {shopper}",
-                    f"{brand} {colour}",
-                ):
-                    clicks.writerow((query, f"p{rng.integers(products)}" if rng.random() < 0.1 else f"p{i}", 1.1))
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            table.write_table(pa.table(columns, schema=schema))
+                rows.append(
+                    (f"p{i}", f"{brand} {colour} {material} {kind} for {shopper} k{i:x}", picture(pixels[k], edges))
+                )
+                asked = (f"{colour} {kind}", f"{brand} {kind}", f"{material} {kind} {shopper}", f"{brand} {colour}")
+                lines.writerows(
+                    (query, f"p{stray if stray < products else i}", 1.1)
+                    for query, stray in zip(asked, strays[k].tolist(), strict=True)
+                )
+            table.write_table(pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema))
+    draft.rename(clicks)
 
 
-def picture(rng: np.random.Generator, edges: tuple[int, int]) -> bytes:
+def picture(coarse: np.ndarray, edges: tuple[int, int]) -> bytes:
     """A JPEG of coloured blobs, (height, width) pixels."""
-    coarse = Image.fromarray(rng.integers(0, 256, (8, 6, 3), np.uint8))
     buffer = io.BytesIO()
-    coarse.resize((edges[1], edges[0]), Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=85)
+    Image.fromarray(coarse).resize((edges[1], edges[0]), Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
@@ -98,8 +111,8 @@ def resident(process: int) -> int:
 
 def measure(folder: Path, out: Path, image_edge: int, workers: int | None) -> tuple[float, int]:
     """Seconds and peak bytes of one run of the command."""
-    command = [sys.executable, "-m", "maxsearch", "prepare", "--products", folder / "products.parquet"]
-    command += ["--interactions", folder / "clicks.csv", "--image-edge", str(image_edge), "--out", out]
+    command = [sys.executable, "-m", "maxsearch", "prepare", "--products", folder / "products"]
+    command += ["--interactions", folder / "clicks", "--image-edge", str(image_edge), "--out", out]
     command += [] if workers is None else ["--workers", str(workers)]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -125,11 +138,7 @@ def main() -> None:
         for products in arguments.products:
             kept = arguments.keep or Path(temporary)
             folder = kept / f"{products}-{arguments.edges[0]}x{arguments.edges[1]}"
-            if not folder.is_dir():
-                draft = folder.with_suffix(".draft")
-                draft.mkdir(parents=True, exist_ok=True)
-                draw(draft, products, tuple(arguments.edges))
-                draft.rename(folder)
+            draw(folder, products, tuple(arguments.edges))
             for workers in arguments.workers:
                 out = Path(temporary) / "out"
                 seconds, peak = measure(folder, out, arguments.image_edge, workers)
