@@ -13,7 +13,6 @@ from PIL import Image
 
 from maxsearch.data.catalogue import BadRecord, product_columns, product_from_row, read_products
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Product, pack_product, text_fields, unpack_product
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import StreamOptions, make_stream
@@ -21,6 +20,7 @@ from maxsearch.data.tables import parse_mapping
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment, eval_image
 from maxsearch.errors import UsageError
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 SIZE = (8, 8)
 FIELDS = ("product_id", "title", "image", "text", "weight")
@@ -122,18 +122,10 @@ def test_a_list_of_pictures_in_one_column(tmp_path: Path) -> None:
         {"product_id": ["a", "b", "c"], "title": ["x"] * 3, "image": cells, "text": [["A ", "b"], [], None]}
     )
     pq.write_table(table, tmp_path / "p.parquet")
-    lost: list[tuple[int, str]] = []
-    found = read_products(
-        tmp_path / "p.parquet",
-        columns={},
-        image_dir=tmp_path,
-        edge=64,
-        lost_image=lambda row, bad: lost.append((row, bad.code)),
-    )
+    found = read_products(tmp_path / "p.parquet", columns={}, image_dir=tmp_path, edge=64)
     a, b, c = (product for _, product in found)
     assert (a.images, a.texts) == ((jpeg(1), jpeg(2)), ("A b",))
     assert b == Product("b", "x") and c == Product("c", "x")
-    assert lost == [(1, "missing_image_file")]
 
 
 def test_a_column_of_pictures_that_is_not_mapped_is_no_attribute(tmp_path: Path) -> None:

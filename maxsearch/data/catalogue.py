@@ -2,15 +2,16 @@
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from maxsearch.data.images import fit_image
+from maxsearch.data.pooled import in_order
 from maxsearch.data.records import Product
 from maxsearch.data.table_formats import BadRecord, Rows, is_text
 from maxsearch.data.table_parts import TableSource, table_at
@@ -31,7 +32,9 @@ __all__ = [
     "PRODUCT_FIELDS",
     "BadRecord",
     "click_from_row",
+    "duplicate_id",
     "interaction_columns",
+    "position_of",
     "product_columns",
     "product_from_row",
     "read_products",
@@ -39,13 +42,12 @@ __all__ = [
 
 CheckedRow = tuple[int, dict[str, Any] | BadRecord]
 CheckedProduct = tuple[int, Product | BadRecord]
-ConvertedRow = tuple[int, Product | BadRecord, list[BadRecord]]  # with the pictures that were left out
-Told = Callable[[int, BadRecord], None]
 
 PRODUCT_FIELDS = ("product_id", "title", "image", "text", "variant")
-INTERACTION_FIELDS = ("query", "product_id", "weight")
+INTERACTION_FIELDS = ("query", "product_id", "weight", "position")
 PRODUCTS_FILE = "products file"
 INTERACTIONS_FILE = "interactions file"
+WHOLE_NUMBER = re.compile(r"[0-9]{1,15}(\.0+)?")
 CHUNK = 16  # rows a thread takes at a time; they may hold large pictures
 
 
@@ -70,8 +72,12 @@ def product_columns(path: TableSource, columns: Columns) -> Columns:
 
 
 def interaction_columns(path: TableSource, columns: Columns) -> dict[str, str]:
-    """Finds the column of each interaction field that the file has; see `product_columns`."""
-    found = _find_columns(path, columns, INTERACTION_FIELDS, required=("query", "product_id"), what=INTERACTIONS_FILE)
+    """Finds the column of each interaction field that the file has; see `product_columns`.
+
+    The position is read only when it is mapped: it changes weights.
+    """
+    fields = tuple(name for name in INTERACTION_FIELDS if name != "position" or name in columns)
+    found = _find_columns(path, columns, fields, required=("query", "product_id"), what=INTERACTIONS_FILE)
     return {name: column for name in found if (column := single(found, name)) is not None}
 
 
@@ -159,8 +165,20 @@ def click_from_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[
     return query, product_id, _weight(row[columns["weight"]]) if weighted else 1.0
 
 
+def position_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> int:
+    """The position that the product of an interaction stood at, from 1.
+
+    Raises:
+      BadRecord: it is absent, or no whole number from 1.
+    """
+    text = cell_text(row.get(columns["position"]))
+    if not (WHOLE_NUMBER.fullmatch(text) and int(text.partition(".")[0]) > 0):
+        raise BadRecord("bad_position", f"has the position {text[:40]!r}, which is not a whole number from 1")
+    return int(text.partition(".")[0])
+
+
 def read_products(
-    path: TableSource, *, columns: Columns, image_dir: Path | None, edge: int, lost_image: Told | None = None
+    path: TableSource, *, columns: Columns, image_dir: Path | None, edge: int
 ) -> Iterator[CheckedProduct]:
     """Streams a products file.
 
@@ -169,7 +187,6 @@ def read_products(
       columns: {field: column} of the user's mapping; see `product_columns`.
       image_dir: folder of the pictures when the image column holds paths.
       edge: pictures are shrunk to fit a square of this many pixels.
-      lost_image: called with the row and the fault of each picture that is left out of a product which has others.
 
     Yields:
       (row, product), or (row, BadRecord) for a row that cannot be used, such as one that repeats an id.
@@ -181,47 +198,40 @@ def read_products(
     found = product_columns(path, columns)
     first_rows: dict[str, int] = {}
     convert = partial(_products_of, columns=found, image_dir=image_dir, edge=edge)
-    for row, product, unusable in _threaded(convert, read_rows(path, what=PRODUCTS_FILE)):
-        if isinstance(product, BadRecord):
-            yield row, product
-            continue
-        first = first_rows.setdefault(product.product_id, row)
-        if first == row:
-            if lost_image:
-                for bad in unusable:
-                    lost_image(row, bad)
-            yield row, product
-        else:
-            again = f"repeats the product_id {product.product_id!r} of row {path.said(first)}"
-            yield row, BadRecord("duplicate_id", again)
+    threads = len(os.sched_getaffinity(0))  # they pay: pictures are read and decoded outside Python's lock
+    with ThreadPoolExecutor(threads) as pool:
+        for products in in_order(pool, convert, _chunks(read_rows(path, what=PRODUCTS_FILE)), 2 * threads):
+            for row, product in products:
+                if isinstance(product, BadRecord):
+                    yield row, product
+                    continue
+                first = first_rows.setdefault(product.product_id, row)
+                yield row, product if first == row else duplicate_id(product.product_id, path.said(first))
+
+
+def duplicate_id(product_id: str, first: str) -> BadRecord:
+    """The fault of a product whose id an earlier usable row has; `first` says which, as `Table.said` does."""
+    return BadRecord("duplicate_id", f"repeats the product_id {product_id!r} of row {first}")
 
 
 def _products_of(
     rows: Sequence[CheckedRow], *, columns: Columns, image_dir: Path | None, edge: int
-) -> list[ConvertedRow]:
-    products: list[ConvertedRow] = []
+) -> list[CheckedProduct]:
+    products: list[CheckedProduct] = []
     for row, cells in rows:
         if isinstance(cells, BadRecord):
-            products.append((row, cells, []))
+            products.append((row, cells))
             continue
         try:
-            products.append((row, *product_from_row(cells, columns, image_dir=image_dir, edge=edge)))
+            products.append((row, product_from_row(cells, columns, image_dir=image_dir, edge=edge)[0]))
         except BadRecord as bad:
-            products.append((row, bad, []))
+            products.append((row, bad))
     return products
 
 
-def _threaded(convert: Callable[[Sequence[CheckedRow]], list[ConvertedRow]], rows: Rows) -> Iterator[ConvertedRow]:
-    """Converts rows in their order; threads pay because pictures are read and decoded outside Python's lock."""
-    workers = len(os.sched_getaffinity(0))
-    pending: deque[Future[list[ConvertedRow]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(rows, CHUNK)):
-            pending.append(pool.submit(convert, chunk))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+def _chunks(rows: Rows) -> Iterator[list[CheckedRow]]:
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk
 
 
 def _cell(row: Mapping[str, Any], columns: Columns, field: str) -> Any:
