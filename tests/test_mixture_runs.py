@@ -2,14 +2,24 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from maxsearch.config import DataConfig
+from maxsearch.data.dataset import PreparedDataset
+from maxsearch.data.mixtures.source import MixtureSource
+from maxsearch.data.negatives import MinedSource
+from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.synthetic import write_catalogue
+from maxsearch.errors import UsageError
+from maxsearch.training.loop import open_source
+from maxsearch.training.mixing import open_mixture
 from tests import tiny
 from tests.test_distributed import begin, finish
+from tests.test_negatives import write
 
 NAMES = ("other", "shop")
 MIXED = ("--data.mixture", "shop=1@0,3@6", "other=1")
@@ -109,6 +119,24 @@ def test_flags_that_do_not_fit_are_refused(
 ) -> None:
     code, said = tiny.fails(capsys, *words(tmp_path / "run", *flags))
     assert (code, sentence in said) == (2, True), said
+
+
+def test_negatives_are_for_the_dataset_that_they_were_mined_from(tmp_path: Path) -> None:
+    shop = PreparedDataset.open(tiny.data())
+    table = {shop.interactions[0].query: [1, 2]}
+    folder = write(tmp_path / "mined", shop, table)
+    foreign = write(tmp_path / "foreign", shop, table, data_fingerprint="f" * 64)
+
+    def opened(negatives: Path) -> MixtureSource:
+        config = replace(tiny.config(), data=DataConfig(negatives=str(negatives)))
+        source, _ = open_mixture([f"shop={tiny.data()}", str(other())], config, open_source)
+        assert isinstance(source, MixtureSource)
+        return source
+
+    kinds = dict(zip(NAMES, opened(folder)._parts, strict=True))
+    assert isinstance(kinds["shop"], MinedSource) and isinstance(kinds["other"], CatalogueSource)
+    with pytest.raises(UsageError, match=r"foreign were mined from none of --data .*: mine them again"):
+        opened(foreign)
 
 
 def test_data_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

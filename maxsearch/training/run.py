@@ -130,8 +130,8 @@ class Run:
     _step: Step | None = None
     _flops: dict[tuple[int, ...], int] = field(default_factory=dict)
     _marked: tuple[int, float, float] | None = None
-    _work: dict[int, int] = field(default_factory=dict)
-    _padding: list[float] = field(default_factory=list)
+    _work: dict[int, tuple[int, int]] = field(default_factory=dict)  # FLOPs and token places of a row, by step
+    _empty: float = 0.0
 
     def __post_init__(self) -> None:
         self._plan = StagePlan.of(self.config.stages)
@@ -176,7 +176,7 @@ class Run:
                     self._marked = None
             if not self._marked:
                 self._mark(step)  # the time that compiling took is not the pace of training
-            self._work[step + 1] = self._flops[shape]
+            self._work[step + 1] = (self._flops[shape], sum(shape))
             # The numbers of the step before are read only now that the device has its next work.
             if behind:
                 self._report(*behind)
@@ -276,13 +276,14 @@ class Run:
     def _report(self, step: int, metrics: dict[str, jax.Array], horizon: float, *, last: bool = False) -> None:
         if not bool(metrics["finite"]):
             self._refuse(step, metrics)
-        self._padding.append(float(metrics["padding"]))
+        self._empty += float(metrics["padding"]) * self._work[step][1]
         if step % self.config.train.log_every and not last:
             return
         marked_step, marked_time, marked_wait = self._marked or (step, time.monotonic(), self.stream.wait_seconds)
         seconds = max(time.monotonic() - marked_time, 1e-9)
         values = {name: float(np.asarray(value)) for name, value in metrics.items() if name != "finite"}
-        values["padding"] = sum(self._padding) / len(self._padding)  # of all steps since the last line
+        since = [work for done, work in self._work.items() if done <= step]
+        values["padding"] = self._empty / sum(places for _, places in since)  # of all steps since the last line
         values |= {
             "examples_per_second": (step - marked_step) * self.config.data.batch_size / seconds,
             "data_wait": (self.stream.wait_seconds - marked_wait) / seconds,
@@ -294,7 +295,7 @@ class Run:
             values |= self.parts(step)
         if self.config.stages:
             values["stage"] = float(self.stage + 1)
-        if work := sum(flops for done, flops in self._work.items() if marked_step < done <= step):
+        if work := sum(flops for done, (flops, _) in self._work.items() if marked_step < done <= step):
             devices = jax.sharding.get_mesh().devices
             chip = chip_of(devices.flat[0])
             rate = work / seconds
@@ -302,8 +303,8 @@ class Run:
             if chip is not None:
                 values["mfu"] = rate * chip.devices / (chip.peak * devices.size)
         self._mark(step)
-        self._padding = []
-        self._work = {done: flops for done, flops in self._work.items() if done > step}
+        self._empty = 0.0
+        self._work = {done: work for done, work in self._work.items() if done > step}
         if self.writer:
             self.writer.write(step, values)
         self.display.show(step, horizon, values, self._plan.names[self.stage])
