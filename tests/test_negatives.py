@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,17 @@ def test_followers_are_mined_for_the_query_before_them(folder: Path, share: floa
         expected = table[leaders[led - 1].query]
         assert example.product in expected or not expected
     assert followers == round(2000 * share)
+
+
+def test_a_leader_and_its_followers_are_one_group_and_pairs_tell_what_is_drawn(folder: Path) -> None:
+    source, dataset = mined(folder, 0.7), shop()
+    groups = source.groups(range(1000)).tolist()
+    assert groups == sorted(groups) and max(Counter(groups).values()) == 4
+    _, leaders = zip(*(source._place(draw) for draw in range(1000)), strict=True)
+    assert [one != two for one, two in pairwise(groups)] == [not each for each in leaders[1:]]
+    for example, (query, product) in zip(source.examples(range(200)), source.pairs(range(200)).tolist(), strict=True):
+        assert dataset.interactions[query].query == example.query
+        assert (product, example.product) == (dataset.interactions[query].product,) * 2
 
 
 def test_every_negative_and_each_of_its_clicks_is_drawn(folder: Path) -> None:

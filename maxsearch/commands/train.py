@@ -18,8 +18,8 @@ class Train:
 
     preset: Annotated[Positional[str], arg(metavar="PRESET")]
     """A preset's name, or a Python file with get_config(). Its values are the defaults of the flags below."""
-    data: str
-    """A folder that `maxsearch prepare` wrote, or tfds:NAME[:SPLIT]."""
+    data: Annotated[tuple[str, ...], arg(metavar="[NAME=]DATA ...")]
+    """A folder that `maxsearch prepare` wrote, or tfds:NAME[:SPLIT]; several are mixed as --data.mixture says."""
     run_folder: Annotated[Path, arg(name="run")]
     """The run's folder: config, tokenizer, checkpoints and metrics."""
     steps: OptionalInt = None

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from maxsearch.config.checks import require
+from maxsearch.config.mixture import parse_mixture
 from maxsearch.errors import UsageError
 
 
@@ -58,6 +59,11 @@ class DataConfig:
     `fraction` is the share of the products whose interactions are learned from, for ablations.
     `negatives` is a folder that `maxsearch mine` wrote, or empty: then the share `negatives_share` of the examples is
     drawn so that their products are mined negatives of another example's query.
+    `mixture` says how often each of several datasets is drawn from: NAME=WEIGHT, or NAME=WEIGHT@STEP,WEIGHT@STEP for a
+    weight that goes in straight lines; empty draws every interaction alike.
+    `max_padding` is the share of token places that may stay empty: batches of texts of like length are then cut to the
+    fewest lengths that stay below it, at most `buckets` (0: 16), each compiled once. `buckets` alone takes so many
+    lengths; 0 and 0 leave every batch as long as the model reads.
     `text_key` and `image_key` name the features of a `tfds:` source. `cache_images_mb` bounds a cache of decoded
     images. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
     """
@@ -68,6 +74,9 @@ class DataConfig:
     fraction: float = 1.0
     negatives: str = ""
     negatives_share: float = 0.25
+    mixture: tuple[str, ...] = ()
+    buckets: int = 0
+    max_padding: float = 0.0
     augment: Augment = field(default_factory=Augment)
     workers: int = 0
     threads: int = 1
@@ -87,6 +96,9 @@ class DataConfig:
             0 < self.negatives_share < 1,
             f"data.negatives_share must lie above 0 and below 1, not {self.negatives_share}",
         )
+        parse_mixture(self.mixture)
+        require(self.buckets >= 0, f"data.buckets must not be negative, not {self.buckets}")
+        require(0 <= self.max_padding < 1, f"data.max_padding must be at least 0 and below 1, not {self.max_padding}")
         require(self.workers >= 0, f"data.workers must not be negative, not {self.workers}")
         require(self.threads >= 1, f"data.threads must be at least 1, not {self.threads}")
         require(self.prefetch >= 1, f"data.prefetch must be at least 1, not {self.prefetch}")

@@ -12,10 +12,15 @@ from maxsearch.mesh import spec
 Layout = dict[str, tuple[tuple[int, ...], type[np.generic]]]
 
 
-def batch_layout(config: Config) -> Layout:
-    """Shape and dtype of every array of a global batch, by name."""
+def batch_layout(config: Config, places: tuple[int, ...] | None = None) -> Layout:
+    """Shape and dtype of every array of a global batch, by name.
+
+    Args:
+      config: of the run.
+      places: token places of the query and of the title, where they are not all that the model reads.
+    """
     B, model = config.data.batch_size, config.model
-    query, title = model.query.max_tokens, model.texts * model.title.max_tokens
+    query, title = places or (model.query.max_tokens, model.texts * model.title.max_tokens)
     layout: Layout = {
         "query_ids": ((B, query), np.int32),
         "query_mask": ((B, query), np.bool_),
@@ -48,9 +53,11 @@ def check_batch(size: int, parts: int, microbatches: int = 1) -> None:
         raise UsageError(f"--data.batch-size {size} must be a multiple of the {parts} batch shards of the mesh" + cut)
 
 
-def abstract_batch(config: Config, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and layout of a training batch."""
-    return abstract_rows(batch_layout(config), mesh)
+def abstract_batch(
+    config: Config, mesh: Mesh, places: tuple[int, ...] | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and layout of a training batch; `places` as for `batch_layout`."""
+    return abstract_rows(batch_layout(config, places), mesh)
 
 
 def abstract_rows(layout: Layout, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

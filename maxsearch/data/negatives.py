@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64, Int32, Int64
 
 from maxsearch.data.keywords import Lexicon, normalized
 from maxsearch.data.sources import Catalogue, CatalogueSource, RawExample, digest
@@ -162,14 +162,39 @@ class MinedSource:
         """Those of the catalogue."""
         return self._source.texts()
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Those of the catalogue."""
+        return self._source.sizes
+
+    def pairs(self, draws: Sequence[int]) -> Int64[np.ndarray, "k 2"]:
+        """The interaction, whose query it is, and the product's row."""
+        return self._source.pairs_at(self._positions(draws))
+
+    def groups(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """A draw belongs together with those that follow it."""
+        return np.array([self._place(draw)[0] for draw in draws], np.int64)
+
+    def query_texts(self) -> Iterator[Sequence[str]]:
+        """Those of the catalogue."""
+        return self._source.query_texts()
+
+    def product_texts(self) -> Iterator[Sequence[str]]:
+        """Those of the catalogue."""
+        return self._source.product_texts()
+
     def examples(self, draws: Sequence[int]) -> Iterator[RawExample]:
         """The examples of these draws, in this order."""
+        return self._source.at(self._positions(draws))
+
+    def _positions(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """The interactions that these draws give."""
         places = [self._place(draw) for draw in draws]
         positions = self._source.positions([drawn for drawn, _ in places])
         following = [i for i, (_, follows) in enumerate(places) if follows]
         for i, query in zip(following, self._source.queries(positions[following]), strict=True):
             positions[i] = self._follower(query, int(self._source.rows[positions[i]]), draws[i])
-        return self._source.at(positions)
+        return positions
 
     def _place(self, draw: int) -> tuple[int, bool]:
         """Which draw of the source stands here, or is followed here; and whether it is followed."""

@@ -97,6 +97,22 @@ class ExampleSource(Protocol):
     def texts(self) -> Iterator[str]:
         """All texts, for training a tokenizer."""
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many queries and products there are, each with a number from 0."""
+
+    def pairs(self, draws: Sequence[int]) -> Int64[np.ndarray, "k 2"]:
+        """The number of each draw's query, and of its product."""
+
+    def groups(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """Equal for draws that belong into one batch."""
+
+    def query_texts(self) -> Iterator[Sequence[str]]:
+        """What may be said as each query, by its number."""
+
+    def product_texts(self) -> Iterator[Sequence[str]]:
+        """The text fields of each product, the title first, by its number."""
+
 
 class EpochDraws:
     """Draws n positions an epoch in proportion to their weights, each epoch in a new order.
@@ -258,6 +274,33 @@ class CatalogueSource:
             yield from filter(None, product.texts)
         for query in self._queries:
             yield query.as_py()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The kept interactions, and all products."""
+        return len(self._products), len(self._dataset.products)
+
+    def pairs(self, draws: Sequence[int]) -> Int64[np.ndarray, "k 2"]:
+        """The kept interaction, whose query it is, and the product's row."""
+        return self.pairs_at(self.positions(draws))
+
+    def pairs_at(self, positions: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, "k 2"]:
+        """The pairs of these kept interactions."""
+        return np.stack([positions, self._products[positions].astype(np.int64)], axis=1)
+
+    def groups(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """Every draw by itself."""
+        return np.asarray(draws, np.int64)
+
+    def query_texts(self) -> Iterator[Sequence[str]]:
+        """The query of each kept interaction."""
+        for query in self._queries:
+            yield (query.as_py(),)
+
+    def product_texts(self) -> Iterator[Sequence[str]]:
+        """Title and further texts of every product."""
+        for product in self._dataset.products:
+            yield (product.title, *product.texts)
 
 
 def kept_products(rows: Int[np.ndarray, " n"], fraction: float) -> Bool[np.ndarray, " n"]:

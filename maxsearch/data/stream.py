@@ -1,13 +1,13 @@
 """The training stream: global batches of (query, product) pairs whose whole position is one integer.
 
-Example k of batch b is global draw b * B + k, and everything random about it follows from the seed and that number. So
-any number of hosts, threads or workers gives the same global batches, and a stream resumes exactly from the number of
-its next batch.
+Example k of batch b is global draw b * B + k, or with buckets the draw that they put there, and everything random about
+it follows from the seed and that number. So any number of hosts, threads or workers gives the same global batches, and
+a stream resumes exactly from the number of its next batch.
 """
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
@@ -18,6 +18,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt8
 
+from maxsearch.data.buckets.order import Buckets
+from maxsearch.data.buckets.shapes import Shape
 from maxsearch.data.keywords import PRODUCT_KEYWORDS, Lexicon, normalized, padded
 from maxsearch.data.records import text_fields
 from maxsearch.data.sources import ExampleSource, RawExample
@@ -44,6 +46,7 @@ from maxsearch.errors import MaxsearchError, UsageError
 #   weight float32 [B], the interaction's weight as prepared
 # with `words`, the number of each token's word in its row, below 0 where there is none:
 #   query_word int32 [B, Tq], title_word int32 [B, F * Tt]
+# with buckets Tq and Tt are those of the batch's shape
 # with a lexicon, ids filled up with -1:
 #   query_keywords int32 [B, 16], query_covered bool [B], whether these are all that the query asks for
 #   product_keywords int32 [B, 48]
@@ -111,8 +114,9 @@ class BatchLoader:
         image_size: tuple[int, int],
         options: StreamOptions,
         lexicon: Lexicon | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
-        self._source = source
+        self._source, self._buckets = source, buckets
         self._query_encoder, self._title_encoder = query_encoder, title_encoder
         self._size = image_size
         self._options = options
@@ -124,8 +128,8 @@ class BatchLoader:
         """Loads a slice; see `Batch` for the arrays."""
         options = self._options
         count = options.batch_size // options.process_count
-        first = batch * options.batch_size + options.process_index * count
-        draws = range(first, first + count)
+        first = options.process_index * count
+        draws = self._draws(batch)[first : first + count]
         queries: list[str] = []
         texts: list[str] = []
         examples: list[RawExample] = []
@@ -162,7 +166,7 @@ class BatchLoader:
             examples.append(example)
         query_ids, query_mask = self._query_encoder(queries)
         title_ids, title_mask = (x.reshape(count, -1) for x in self._title_encoder(texts))
-        return {
+        made: Batch = {
             "query_ids": query_ids,
             "query_mask": query_mask,
             "title_ids": title_ids,
@@ -177,6 +181,13 @@ class BatchLoader:
             **(self._keywords(examples, self._lexicon) if self._lexicon is not None else {}),
             UNDECODABLE: np.array(undecodable, np.int32),
         }
+        return made if self._buckets is None else cut(made, self._buckets.shape(batch), options.texts)
+
+    def _draws(self, batch: int) -> Sequence[int]:
+        """The draws of a global batch."""
+        if self._buckets is not None:
+            return self._buckets.draws(batch).tolist()
+        return range(batch * self._options.batch_size, (batch + 1) * self._options.batch_size)
 
     def _words(self, queries: list[str], texts: list[str]) -> Batch:
         T, F = self._title_encoder.max_tokens, self._options.texts
@@ -219,6 +230,29 @@ class BatchLoader:
         return augment_image(image, self._size, rng, self._options.augment)
 
 
+def cut(batch: Batch, shape: Shape, fields: int) -> Batch:
+    """A batch with the token places of a shape, in which its texts are not cut.
+
+    Args:
+      batch: whole.
+      shape: of the texts.
+      fields: F.
+    """
+    found = dict(batch)
+    for name in ("query_ids", "query_mask", "query_word"):
+        if name in batch:
+            found[name] = batch[name][:, : shape.query]
+    for name in ("title_ids", "title_mask", "title_word"):
+        if name in batch:
+            by_field = batch[name].reshape(len(batch[name]), fields, -1)
+            if name == "title_word":
+                # Numbers stay below that of the places, as they do in a whole batch.
+                shift = (by_field.shape[2] - shape.title) * np.arange(fields, dtype=np.int32)[:, None]
+                by_field = np.where(by_field < 0, -1, by_field - shift)
+            found[name] = by_field[:, :, : shape.title].reshape(len(by_field), -1)
+    return found
+
+
 class Stream:
     """An endless iterator of this host's slices of the global batches.
 
@@ -228,10 +262,17 @@ class Stream:
       undecodable: pictures in the batches handed out since then that could not be decoded, and were masked.
     """
 
-    def __init__(self, source: ExampleSource, loader: BatchLoader, options: StreamOptions, start: int = 0) -> None:
+    def __init__(
+        self,
+        source: ExampleSource,
+        loader: BatchLoader,
+        options: StreamOptions,
+        start: int = 0,
+        buckets: Buckets | None = None,
+    ) -> None:
         self._loader = loader
         self._options = options
-        self._fingerprint = source.fingerprint
+        self._fingerprint = source.fingerprint if buckets is None else buckets.fingerprint
         self._draws_per_epoch = len(source)
         self._batches: grain.DatasetIterator[Batch] | None = None
         self.next_batch = start
@@ -333,6 +374,7 @@ def make_stream(
     options: StreamOptions,
     start: int = 0,
     lexicon: Lexicon | None = None,
+    buckets: Buckets | None = None,
 ) -> Stream:
     """Makes the stream of this host.
 
@@ -344,6 +386,7 @@ def make_stream(
       options: how batches are made.
       start: number of the first global batch.
       lexicon: the keywords that batches tell of: all, or the first ones, of the source's. None leaves them out.
+      buckets: which draws make up each batch, and how long its texts are; None takes them in order, at full length.
 
     Returns:
       A stream of `Batch`. With `num_workers`, the calling script needs an `if __name__ == "__main__"` guard.
@@ -355,8 +398,8 @@ def make_stream(
         raise UsageError(f"the image size {image_size} is empty: choose a height and a width of at least 1")
     if not 0 <= start < LAST_BATCH:
         raise UsageError(f"the stream cannot start at batch {start}: choose 0 or more")
-    loader = BatchLoader(source, query_encoder, title_encoder, image_size, options, lexicon)
-    return Stream(source, loader, options, start)
+    loader = BatchLoader(source, query_encoder, title_encoder, image_size, options, lexicon, buckets)
+    return Stream(source, loader, options, start, buckets)
 
 
 def query_hash(query: str) -> int:

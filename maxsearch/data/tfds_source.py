@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Int64
 
 from maxsearch.data.sources import EpochDraws, RawExample, digest
 from maxsearch.errors import MaxsearchError, UsageError
@@ -91,6 +92,30 @@ class TfdsSource:
         """Every text of the split."""
         for record in self._opened():
             yield from _texts(record, self._text_key)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The records, which are queries and products alike."""
+        return len(self), len(self)
+
+    def pairs(self, draws: Sequence[int]) -> Int64[np.ndarray, "k 2"]:
+        """The record, twice."""
+        positions = self._draws.positions(draws)
+        return np.stack([positions, positions], axis=1)
+
+    def groups(self, draws: Sequence[int]) -> Int64[np.ndarray, " k"]:
+        """Every draw by itself."""
+        return np.asarray(draws, np.int64)
+
+    def query_texts(self) -> Iterator[Sequence[str]]:
+        """The texts of each record, of which one is drawn."""
+        for record in self._opened():
+            yield _texts(record, self._text_key)
+
+    def product_texts(self) -> Iterator[Sequence[str]]:
+        """No title."""
+        for _ in range(len(self)):
+            yield ("",)
 
     def _opened(self) -> Sequence[Any]:
         if self._records is None:

@@ -169,6 +169,11 @@ class TextEncoder:
             numbers[i, : len(row)] = row
         return numbers
 
+    def lengths(self, texts: Sequence[str]) -> Int32[np.ndarray, " N"]:
+        """How many tokens each text has, at most `max_tokens`."""
+        known = self._known(texts)
+        return np.array([known[text].shape[1] for text in texts], np.int32)
+
     def _known(self, texts: Sequence[str]) -> dict[str, Int32[np.ndarray, "2 n"]]:
         """Token ids and word numbers of each text."""
         rows = self._rows

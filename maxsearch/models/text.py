@@ -23,6 +23,7 @@ class TextEncoder(nnx.Module):
         self.position = normal(rngs, (places, config.width), (None, None), fan_in=config.width * 100)
         self.blocks = Transformer(rngs, config, model)
         self.norm = Norm(config.width)
+        self._fields = fields
         self._dropout = config.dropout
         self._dtype = jnp.dtype(model.dtype)
 
@@ -45,6 +46,14 @@ class TextEncoder(nnx.Module):
         x = table.at[ids].get(out_sharding=spec("batch", None, None))
         if hidden is not None:
             x = jnp.where(hidden[0][..., None], hidden[1].astype(x.dtype), x)
-        x = x + self.position[...].astype(self._dtype)[: ids.shape[1]]
+        x = x + self._positions(ids.shape[1])
         x = dropout(x, self._dropout, key)
         return self.norm(self.blocks(x, mask, key))
+
+    def _positions(self, places: int) -> Float[Array, "T D"]:
+        """Where each place stands in its field; texts may have fewer places than the model reads, in every field."""
+        table, F = self.position[...].astype(self._dtype), self._fields
+        if F == 1:
+            return table[:places]
+        by_field = table.reshape(F, -1, table.shape[1])
+        return by_field[:, : places // F].reshape(places, -1)

@@ -1,7 +1,7 @@
 """Training from a prepared dataset to the last checkpoint: opens what a run needs, begins it or resumes it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from maxsearch.config import Config
+from maxsearch.data.buckets.order import Buckets
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.layout import check_batch
@@ -17,16 +18,18 @@ from maxsearch.data.negatives import MinedSource, Negatives
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, StreamOptions, make_stream
 from maxsearch.data.tfds_source import TfdsSource
-from maxsearch.data.tokenize import TextEncoder, load_tokenizer
+from maxsearch.data.tokenize import load_tokenizer
 from maxsearch.distributed import from_leader, leads
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.models.search import Words
 from maxsearch.training.alignment import aligned_params
+from maxsearch.training.bucketing import read_buckets, settle_lengths, text_encoders, told
 from maxsearch.training.budget import make_budget
 from maxsearch.training.checkpoint import Checkpoints, has_checkpoint
 from maxsearch.training.goodput import Clock, read_lines
 from maxsearch.training.metrics import Display, MetricWriter
+from maxsearch.training.mixing import open_mixture, progress_of
 from maxsearch.training.origin import read_origin, record, take, with_tokenizer
 from maxsearch.training.profile import Profile
 from maxsearch.training.run import Run, TrainResult, stopping
@@ -84,12 +87,17 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
     return MinedSource(catalogue, negatives, config.data.negatives_share, config.seed), config
 
 
-def open_stream(source: ExampleSource, tokenizer: Any, config: Config, lexicon: Lexicon | None = None) -> Stream:
-    """This process's part of the training stream; `lexicon` is the run's."""
+def open_stream(
+    source: ExampleSource,
+    tokenizer: Any,
+    config: Config,
+    lexicon: Lexicon | None = None,
+    buckets: Buckets | None = None,
+) -> Stream:
+    """This process's part of the training stream; `lexicon` and `buckets` are the run's."""
     return make_stream(
         source,
-        TextEncoder(tokenizer, config.model.query.max_tokens),
-        TextEncoder(tokenizer, config.model.title.max_tokens),
+        *text_encoders(tokenizer, config),
         config.model.image.size,
         StreamOptions(
             batch_size=config.data.batch_size,
@@ -106,12 +114,13 @@ def open_stream(source: ExampleSource, tokenizer: Any, config: Config, lexicon: 
             words=config.uses("mlm_query", "mlm_title"),
         ),
         lexicon=lexicon,
+        buckets=buckets,
     )
 
 
 def train(
     config: Config,
-    data: str,
+    data: str | Sequence[str],
     run: Path,
     *,
     minutes: float | None = None,
@@ -122,7 +131,8 @@ def train(
 
     Args:
       config: the resolved config; `config.train.steps` bounds the run unless `minutes` does.
-      data: a prepared dataset, or `tfds:NAME[:SPLIT]`.
+      data: a prepared dataset, or `tfds:NAME[:SPLIT]`; or several to mix, each as NAME=DATA, or called like its
+        folder.
       run: the run's folder.
       minutes: time for the whole run, earlier processes included.
       init_from: a run or an exported model whose averaged parameters and tokenizer a new run begins with. A run that
@@ -138,7 +148,7 @@ def train(
     """
     started, clock = time.monotonic(), Clock()
     window = Profile.parse(profile, run / PROFILE) if profile else None
-    source, config = open_source(data, config)
+    source, config = open_mixture((data,) if isinstance(data, str) else data, config, open_source)
     if init_from is not None:
         config = with_tokenizer(config, init_from)
     mesh = make_mesh(config.mesh)
@@ -154,13 +164,16 @@ def train(
         origin = read_origin(init_from, config, mesh) if init_from is not None and fresh else None
         from_leader(lambda: settle(run, config, source))
         tokenizer, lexicon = load_tokenizer(run / TOKENIZER), read_lexicon(run, config)
-        stream = open_stream(source, tokenizer, config, lexicon)
+        buckets = read_buckets(run, config, source)
+        stream = open_stream(source, tokenizer, config, lexicon, buckets)
         cleanup.callback(stream.close)
         checkpoints = Checkpoints(run, config.train.keep_checkpoints, create=True)
         cleanup.callback(checkpoints.close)
 
         resumed_from = from_leader(lambda: checkpoints.latest)
         display = cleanup.enter_context(Display(resumed_from or 0, silent=not leads()))
+        if buckets is not None:
+            display.say(told(buckets))
         if resumed_from is None:
             position = dict(NEW)
             state = init_state(config, optimizer_of(config, 0))
@@ -191,6 +204,7 @@ def train(
             state=state,
             stream=stream,
             epochs=config.data.batch_size / len(source),
+            parts=progress_of(source, config.data.batch_size),
             align=map_finder(config, words, lambda calm: open_stream(source, tokenizer, calm, lexicon)),
             checkpoints=checkpoints,
             writer=writer,
@@ -210,6 +224,7 @@ def settle(run: Path, config: Config, source: ExampleSource) -> None:
     settle_config(run, config)
     settle_tokenizer(run, config, source)
     settle_lexicon(run, config, source)
+    settle_lengths(run, config, source)
 
 
 def map_finder(config: Config, words: Words, open_calm: Callable[[Config], Stream]) -> Callable[[str, Any], Any]:

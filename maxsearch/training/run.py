@@ -97,6 +97,7 @@ class Run:
       state: at `resumed_from`, or a fresh one.
       stream: at the same place.
       epochs: how much of the data a step draws.
+      parts: what is logged of the datasets of a mixture after so many steps; None for a single one.
       align: gives parameters with the aligner's map found as `Stage.start` says.
       checkpoints, writer, display, budget: what their classes say; one of several processes writes.
       resumed_from: updates done by earlier processes; None for a new run.
@@ -118,6 +119,7 @@ class Run:
     display: Display
     budget: Budget
     resumed_from: int | None
+    parts: Callable[[int], dict[str, float]] | None = None
     stage: int = 0
     stage_start: int = 0
     profile: Profile | None = None
@@ -126,8 +128,10 @@ class Run:
     _plan: StagePlan = field(init=False)
     _last: int = field(init=False)
     _step: Step | None = None
+    _flops: dict[tuple[int, ...], int] = field(default_factory=dict)
     _marked: tuple[int, float, float] | None = None
-    _flops: int = 0
+    _work: dict[int, tuple[int, int]] = field(default_factory=dict)  # FLOPs and token places of a row, by step
+    _empty: float = 0.0
 
     def __post_init__(self) -> None:
         self._plan = StagePlan.of(self.config.stages)
@@ -155,15 +159,24 @@ class Run:
                 self._begin(self.stage + 1, step)
             end, start = jnp.float32(self._end(horizon)), jnp.int32(self.stage_start)
             batch = put_batch(next(self.stream), mesh)
+            shape = (batch["query_ids"].shape[1], batch["title_ids"].shape[1])
             if self.profile is not None:
                 self.profile.before(step)
-            if self._step:
+            if self._step and shape in self._flops:
                 self.state, metrics = self._step(self.state, batch, end, start)
             else:
+                if behind:
+                    self._report(*behind)
+                    behind = None
                 with self.clock.spent_on("compile"):
-                    self.state, metrics = self._compile()(self.state, batch, end, start)
+                    self.state, metrics = self._compile(shape)(self.state, batch, end, start)
+                if len(self._flops) > 1:
+                    self.budget.forget_pace()
+                    self.display.forget_pace()
+                    self._marked = None
             if not self._marked:
                 self._mark(step)  # the time that compiling took is not the pace of training
+            self._work[step + 1] = (self._flops[shape], sum(shape))
             # The numbers of the step before are read only now that the device has its next work.
             if behind:
                 self._report(*behind)
@@ -198,6 +211,7 @@ class Run:
         self.budget.forget_pace()
         self.display.forget_pace()
         self._marked = self._step = None
+        self._flops = {}
         self._find_map()
 
     def _find_map(self) -> None:
@@ -206,8 +220,11 @@ class Run:
             with self.clock.spent_on("align"):
                 self.state = with_params(self.state, self.align(start, self.state.ema))
 
-    def _compile(self) -> Step:
-        """Builds the stage's step, which compiles when it is first called."""
+    def _compile(self, shape: tuple[int, ...]) -> Step:
+        """The stage's step, which compiles when it is first called with texts of so many places."""
+        self._flops[shape] = self._count(shape)
+        if self._step:
+            return self._step
         self._step = make_step(self.config, optimizer_of(self.config, self.stage), self.words, self.stage)
         parameters = sum(x.size for x in jax.tree.leaves(self.state.params))
         learning = learning_size(self.state.params, self.config.stage(self.stage).optim.groups)
@@ -218,17 +235,16 @@ class Run:
             + (f"({learning:,} learn) " if learning < parameters else "")
             + ("on one device" if devices == 1 else f"on {devices} devices")
         )
-        self._flops = self._count()
         return self._step
 
-    def _count(self) -> int:
-        """Model FLOPs of a step, where a chip's peak is known to set them against."""
+    def _count(self, shape: tuple[int, ...]) -> int:
+        """Model FLOPs of a step whose texts have so many places, where a chip's peak is known to set them against."""
         mesh = jax.sharding.get_mesh()
         if chip_of(mesh.devices.flat[0]) is None:
             return 0
         config = self.config.stage(self.stage)
         params = jax.eval_shape(lambda params: params, self.state.params)
-        return model_flops(config, params, abstract_batch(config, mesh), self.words)
+        return model_flops(config, params, abstract_batch(config, mesh, shape), self.words)
 
     def _compare_replicas(self, step: int) -> None:
         if not bool(np.asarray(agree(self.state.params))):
@@ -260,11 +276,14 @@ class Run:
     def _report(self, step: int, metrics: dict[str, jax.Array], horizon: float, *, last: bool = False) -> None:
         if not bool(metrics["finite"]):
             self._refuse(step, metrics)
+        self._empty += float(metrics["padding"]) * self._work[step][1]
         if step % self.config.train.log_every and not last:
             return
         marked_step, marked_time, marked_wait = self._marked or (step, time.monotonic(), self.stream.wait_seconds)
         seconds = max(time.monotonic() - marked_time, 1e-9)
         values = {name: float(np.asarray(value)) for name, value in metrics.items() if name != "finite"}
+        since = [work for done, work in self._work.items() if done <= step]
+        values["padding"] = self._empty / sum(places for _, places in since)  # of all steps since the last line
         values |= {
             "examples_per_second": (step - marked_step) * self.config.data.batch_size / seconds,
             "data_wait": (self.stream.wait_seconds - marked_wait) / seconds,
@@ -272,16 +291,20 @@ class Run:
             "undecodable_images": float(self.stream.undecodable),
             "seconds": self.budget.spent,
         }
+        if self.parts is not None:
+            values |= self.parts(step)
         if self.config.stages:
             values["stage"] = float(self.stage + 1)
-        if self._flops:
+        if work := sum(flops for done, (flops, _) in self._work.items() if marked_step < done <= step):
             devices = jax.sharding.get_mesh().devices
             chip = chip_of(devices.flat[0])
-            rate = self._flops * (step - marked_step) / seconds
+            rate = work / seconds
             values["model_tflops_per_second"] = rate / 1e12
             if chip is not None:
                 values["mfu"] = rate * chip.devices / (chip.peak * devices.size)
         self._mark(step)
+        self._empty = 0.0
+        self._work = {done: work for done, work in self._work.items() if done > step}
         if self.writer:
             self.writer.write(step, values)
         self.display.show(step, horizon, values, self._plan.names[self.stage])

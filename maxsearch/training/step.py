@@ -76,6 +76,12 @@ def logged(terms: dict[str, Array], weights: Float[Array, "B 2"], logit_scale: A
     }
 
 
+def padding(batch: Batch) -> Float[Array, ""]:
+    """The share of a batch's token places that hold none."""
+    query, title = batch["query_mask"], batch["title_mask"]
+    return 1 - (query.sum() + title.sum()) / (query.size + title.size)
+
+
 def make_step(config: Config, optimizer: optax.GradientTransformation, words: Words = (), stage: int = 0) -> Step:
     """Builds the jitted step of one stage.
 
@@ -145,6 +151,7 @@ def make_step(config: Config, optimizer: optax.GradientTransformation, words: Wo
         after = TrainState(step=state.step + 1, params=params, ema=ema, moments=moments, key=state.key, bank=bank)
         # A select fuses into the update; a conditional would copy the whole state.
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-        return state, {"loss": loss, **metrics, "gradient_norm": norm, "learning_rate": rate, "finite": finite}
+        told = {"gradient_norm": norm, "learning_rate": rate, "padding": padding(batch), "finite": finite}
+        return state, {"loss": loss, **metrics, **told}
 
     return jax.jit(step, donate_argnums=0, compiler_options=step_options())
