@@ -118,6 +118,16 @@ class _Rows:
         self._ends.append(len(self._numbers))
 
 
+def keyword_row(lexicon: Lexicon, title: str, queries: Iterable[str], texts: Sequence[str]) -> Int16[np.ndarray, " 48"]:
+    """The keywords of one product: those of its title, of the queries that led to it, and of its further texts."""
+    row = np.full(PRODUCT_KEYWORDS, NONE, np.int16)
+    count = _fill(row, 0, lexicon.ids(title))
+    for query in queries:
+        count = _fill(row, count, lexicon.ids(query))
+    _fill(row, count, lexicon.ids(*texts))
+    return row
+
+
 def _fill(row: Int16[np.ndarray, " 48"], count: int, ids: Iterable[int]) -> int:
     """Adds ids that the first `count` places do not hold yet, and gives the new count."""
     held = row[:count].tolist()

@@ -35,7 +35,7 @@ def write_shards(folder: Path, name: str, records: Iterable[bytes], limit: int) 
     while first := list(islice(records, 1)):
         # The number of files, which is part of their names, is known only in the end.
         path = folder / f"{name}-{len(written):05d}"
-        written.append((path, _write_shard(path, chain(first, islice(records, limit - 1)))))
+        written.append((path, write_shard(path, chain(first, islice(records, limit - 1)))))
     shards = []
     for number, (draft, count) in enumerate(written):
         path = draft.replace(folder / f"{name}-{number:05d}-of-{len(written):05d}.array_record")
@@ -47,7 +47,15 @@ def write_shards(folder: Path, name: str, records: Iterable[bytes], limit: int) 
     }
 
 
-def _write_shard(path: Path, records: Iterable[bytes]) -> int:
+def write_shard(path: Path, records: Iterable[bytes]) -> int:
+    """Writes one file and flushes it to disk.
+
+    Returns:
+      The number of records.
+
+    Raises:
+      MaxsearchError: it cannot be written.
+    """
     count = 0
     # Groups of one record: a random read then decompresses no other record.
     writer = _written(path, ArrayRecordWriter, str(path), "group_size:1")
