@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import StreamOptions, make_stream
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 COLOURS = ("navy", "blue", "red", "green", "black", "white")
 KINDS = ("shoes", "shirt", "watch", "bag", "dress", "belt")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from maxsearch.data.prepare import PrepareOptions, prepare
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 Row = tuple[str, str, list[bytes], str]
 Click = tuple[str, str, float]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Interaction, Product
 from maxsearch.errors import MaxsearchError
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 COUNT = 1200  # more than one block of an iteration, in three shards
 

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.tokenize import save_tokenizer, train_tokenizer
 from maxsearch.datastats import hashing
 from maxsearch.datastats.hashing import NONE, Tally, text_key
 from maxsearch.datastats.report import DatasetFigures, Report, Tokens, describe, open_datasets
 from maxsearch.datastats.spread import concentration, spread
 from maxsearch.files import write_json
+from maxsearch.prepare.run import PrepareOptions, prepare
 from tests import tiny
 from tests.planted import CLICKS, ROWS, TEST_CLICKS, TEST_ROWS, Row, picture, planted
 

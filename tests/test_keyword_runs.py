@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from maxsearch.data.keywords import Lexicon
-from maxsearch.data.prepare import prepare
 from maxsearch.data.records import Product
 from maxsearch.encode import Encoder
 from maxsearch.errors import MaxsearchError
+from maxsearch.prepare.run import prepare
 from maxsearch.training.run_folder import read_config
 from tests import tiny
 from tests.test_product_parts import jpeg, options

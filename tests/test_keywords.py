@@ -17,10 +17,10 @@ from maxsearch.data.keywords import (
     token_rows,
     words_of,
 )
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.product_keywords import KeywordCollector, ProductKeywords
 from maxsearch.data.tokenize import train_tokenizer
 from maxsearch.errors import MaxsearchError
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 VOCABULARY = ("red", "shoe", "gürtel", "कपास", "t", "shirt", "3d", "no", "42", "for", "the", "rare")
 LEXICON = Lexicon(("shirt", "red", "gürtel", "shoe", "कपास", "t", "3d", "no"))

@@ -15,9 +15,9 @@ from PIL import Image
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.layouts import LAYOUTS, open_layout
 from maxsearch.data.layouts.wands import split_of
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.judgments import read_qrels, read_queries
+from maxsearch.prepare.run import PrepareOptions, prepare
 from tests import tiny
 
 

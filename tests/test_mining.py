@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from maxsearch.config import Config, DataConfig
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.negatives import NEGATIVES, Negatives
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.losses.masks import contained_pairs
 from maxsearch.manifest import read_manifest
 from maxsearch.mining.filters import MiningOptions, has_all_words, same_variant, too_close
 from maxsearch.mining.mine import mine
+from maxsearch.prepare.run import PrepareOptions, prepare
 from maxsearch.training.loop import open_source
 from tests import tiny
 from tests.serving_fakes import folder_bytes

@@ -22,9 +22,9 @@ from maxsearch.data.catalogue import (
     read_products,
 )
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Interaction, Product
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion"
 IDENTITY = {name: name for name in ("product_id", "title", "image", "variant", "query", "weight")}
@@ -446,8 +446,9 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from maxsearch.data import prepare as module, shards
-from maxsearch.data.prepare import PrepareOptions, prepare
+from maxsearch.data import shards
+from maxsearch.prepare import run as module
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 point, count = sys.argv[1], 0
 def deadly(action, at):

@@ -13,7 +13,6 @@ from PIL import Image
 
 from maxsearch.data.catalogue import BadRecord, product_columns, product_from_row, read_products
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Product, pack_product, text_fields, unpack_product
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import StreamOptions, make_stream
@@ -21,6 +20,7 @@ from maxsearch.data.tables import parse_mapping
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment, eval_image
 from maxsearch.errors import UsageError
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 SIZE = (8, 8)
 FIELDS = ("product_id", "title", "image", "text", "weight")

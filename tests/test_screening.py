@@ -15,12 +15,12 @@ from PIL import Image
 
 from maxsearch.data import screening
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Product
 from maxsearch.data.screening import SUSPECTS, OnMismatch, Screening, findings
 from maxsearch.data.synthetic import write_catalogue
 from maxsearch.encode import Encoder
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.prepare.run import PrepareOptions, prepare
 from tests import tiny
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

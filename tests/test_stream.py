@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.prepare import PrepareOptions, prepare
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import StreamOptions, hash31, make_stream, query_hash
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment, eval_image
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.prepare.run import PrepareOptions, prepare
 
 SIZE = (12, 9)
 COLOURS = ("red", "green", "blue", "black", "white")

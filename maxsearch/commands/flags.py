@@ -9,7 +9,7 @@ from tyro.conf import arg
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
 
-MAP_FIELDS = ("product_id", "title", "image", "text", "variant", "query", "weight", "query_id", "grade")
+MAP_FIELDS = ("product_id", "title", "image", "text", "variant", "query", "weight", "position", "query_id", "grade")
 
 Mapping = Annotated[tuple[str, ...], arg(metavar="FIELD=COLUMN ...")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]

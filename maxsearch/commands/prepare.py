@@ -58,8 +58,8 @@ class Prepare:
     picture is wrong, that is replaced."""
 
     def run(self) -> None:
-        from maxsearch.data.prepare import PrepareOptions, prepare
         from maxsearch.data.screening import Screening, findings
+        from maxsearch.prepare.run import PrepareOptions, prepare
         from maxsearch.progress import Progress
 
         if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):

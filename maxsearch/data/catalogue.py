@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,7 @@ __all__ = [
     "BadRecord",
     "click_from_row",
     "interaction_columns",
+    "position_of",
     "product_columns",
     "product_from_row",
     "read_products",
@@ -43,9 +45,10 @@ ConvertedRow = tuple[int, Product | BadRecord, list[BadRecord]]  # with the pict
 Told = Callable[[int, BadRecord], None]
 
 PRODUCT_FIELDS = ("product_id", "title", "image", "text", "variant")
-INTERACTION_FIELDS = ("query", "product_id", "weight")
+INTERACTION_FIELDS = ("query", "product_id", "weight", "position")
 PRODUCTS_FILE = "products file"
 INTERACTIONS_FILE = "interactions file"
+WHOLE_NUMBER = re.compile(r"[0-9]{1,15}(\.0+)?")
 CHUNK = 16  # rows a thread takes at a time; they may hold large pictures
 
 
@@ -70,8 +73,12 @@ def product_columns(path: TableSource, columns: Columns) -> Columns:
 
 
 def interaction_columns(path: TableSource, columns: Columns) -> dict[str, str]:
-    """Finds the column of each interaction field that the file has; see `product_columns`."""
-    found = _find_columns(path, columns, INTERACTION_FIELDS, required=("query", "product_id"), what=INTERACTIONS_FILE)
+    """Finds the column of each interaction field that the file has; see `product_columns`.
+
+    The position is read only when it is mapped: it changes weights.
+    """
+    fields = tuple(name for name in INTERACTION_FIELDS if name != "position" or name in columns)
+    found = _find_columns(path, columns, fields, required=("query", "product_id"), what=INTERACTIONS_FILE)
     return {name: column for name in found if (column := single(found, name)) is not None}
 
 
@@ -157,6 +164,18 @@ def click_from_row(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[
         raise BadRecord("missing_id", "has no product_id")
     weighted = "weight" in columns and columns["weight"] in row
     return query, product_id, _weight(row[columns["weight"]]) if weighted else 1.0
+
+
+def position_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> int:
+    """The position that the product of an interaction stood at, from 1.
+
+    Raises:
+      BadRecord: it is absent, or no whole number from 1.
+    """
+    text = cell_text(row.get(columns["position"]))
+    if not (WHOLE_NUMBER.fullmatch(text) and int(text.partition(".")[0]) > 0):
+        raise BadRecord("bad_position", f"has the position {text[:40]!r}, which is not a whole number from 1")
+    return int(text.partition(".")[0])
 
 
 def read_products(

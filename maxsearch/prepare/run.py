@@ -1,0 +1,81 @@
+"""The front door of preparation: checks, one runner, and a folder that appears whole or not at all."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
+from maxsearch.errors import MaxsearchError
+from maxsearch.files import directory_in_place, write_json
+from maxsearch.manifest import MANIFEST
+from maxsearch.prepare import embedded
+from maxsearch.prepare.manifest import Contents, check_replaceable, manifest_of, splits_manifest
+from maxsearch.prepare.options import PrepareOptions, checked, part_folder
+from maxsearch.prepare.rejections import REJECTED, Rejections
+from maxsearch.prepare.splits import TRAIN
+from maxsearch.progress import Progress
+
+__all__ = ["PrepareOptions", "prepare"]
+
+
+def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[str, Any]:
+    """Writes products, interactions, keywords, rejected rows and a manifest to `options.out`.
+
+    With splits, each part is a folder in it, with a manifest of its own.
+
+    The folder appears whole, with the manifest, or not at all; equal input gives equal bytes. Where too many rows are
+    rejected they are left in OUT.rejected.jsonl, beside the folder.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      UsageError: an option or a column cannot be used, or `out` holds other files.
+      MaxsearchError: a file cannot be read or written, too many rows are rejected, or none is left.
+    """
+    out = options.out.resolve()
+    options = checked(options)
+    check_replaceable(out)
+    aside = out.with_name(f"{out.name}.{REJECTED}")
+    try:
+        with directory_in_place(out) as draft:
+            manifest = _fill(draft, options, aside, progress)
+            write_json(draft / MANIFEST, manifest)
+        aside.unlink(missing_ok=True)  # an earlier run on worse files may have left it
+    except OSError as error:
+        raise MaxsearchError(
+            f"cannot write {error.filename or out} ({error.strerror or error}): make room or choose another --out"
+        ) from None
+    return manifest
+
+
+def _fill(draft: Path, options: PrepareOptions, aside: Path, progress: Progress | None) -> dict[str, Any]:
+    """Writes everything but the folder's manifest, which it returns."""
+    with (draft / REJECTED).open("w", encoding="utf-8", newline="\n") as stream:
+        rejections = Rejections(stream, aside, options.max_bad_fraction)
+        parts = embedded.run(options, draft, rejections, progress)
+        stream.flush()
+        os.fsync(stream.fileno())
+    training = _finished(part_folder(draft, TRAIN, options), parts[TRAIN], options, progress)
+    manifests = {
+        part: manifest_of(contents, options.image_edge) for part, contents in {**parts, TRAIN: training}.items()
+    }
+    if options.splits is None:
+        return {**manifests[TRAIN], "rejected": rejections.summary()}
+    for part, manifest in manifests.items():
+        write_json(part_folder(draft, part, options) / MANIFEST, manifest)
+    return {**splits_manifest(manifests, options.splits.shares), "rejected": rejections.summary()}
+
+
+def _finished(folder: Path, contents: Contents, options: PrepareOptions, progress: Progress | None) -> Contents:
+    """Screens the training products and adds the source's judgments, where that is asked for."""
+    more: dict[str, Any] = {}
+    products = contents.products
+    if options.screening is not None:
+        products, more["screening"] = options.screening.apply(
+            folder, products, contents.rows, options.shard_records, progress
+        )
+    if options.judgments is not None and options.splits is None:
+        more["judgments"] = write_judgments(folder / JUDGMENTS, options.judgments())
+    return replace(contents, products=products, more={**contents.more, **more})
