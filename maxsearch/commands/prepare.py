@@ -1,6 +1,7 @@
 """The sub-command `prepare`: its flags, and the call that it is. The doc strings are the help texts."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ from maxsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from maxsearch.data.layouts.layout import Download
+    from maxsearch.prepare.run import Runner
 
 OptionalTable = Annotated[str | None, arg(metavar="PATH")]
 
@@ -57,6 +59,13 @@ class Prepare:
     """What becomes of a suspect: nothing; its pictures are left out; or, where the --screen-by value and not the
     picture is wrong, that is replaced."""
 
+    runner: Literal["embedded", "beam"] = "embedded"
+    """Who does the work: this process, or an Apache Beam pipeline (pip install 'maxsearch[beam]'); the result is the
+    same, byte by byte."""
+    beam_options: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
+    """Beam's own options for --runner beam, without their dashes: --beam-options runner=FlinkRunner parallelism=8. By
+    default Beam's local runner does the work in this process."""
+
     def run(self) -> None:
         from maxsearch.data.screening import Screening, findings
         from maxsearch.prepare.run import PrepareOptions, prepare
@@ -64,6 +73,9 @@ class Prepare:
 
         if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):
             raise UsageError("--screen-by and --on-mismatch say how to screen: name the model with --screen too")
+
+        if self.beam_options and self.runner != "beam":
+            raise UsageError("--beam-options belong to Apache Beam: choose --runner beam too")
 
         given = self._given()
         options = PrepareOptions(
@@ -79,7 +91,7 @@ class Prepare:
             keywords=self.keywords,
             screening=Screening(encoder_at(self.screen), self.screen_by, self.on_mismatch) if self.screen else None,
         )
-        manifest = prepare(options, Progress())
+        manifest = prepare(options, Progress(), self._runner())
         products, interactions, rejected = (manifest[name] for name in ("products", "interactions", "rejected"))
         print(
             f"{self.out}: {products['count']:,} products, {interactions['count']:,} interactions of "
@@ -94,6 +106,12 @@ class Prepare:
             print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {self.out}/judgments")
         if self.screen is not None:
             print("\n".join(findings(self.out, manifest["screening"])))
+
+    def _runner(self) -> "Runner":
+        from maxsearch.prepare import embedded
+        from maxsearch.prepare.beam import runner as beam
+
+        return partial(beam.run, flags=self.beam_options) if self.runner == "beam" else embedded.run
 
     def _given(self) -> "Download":
         """The tables that the flags name."""

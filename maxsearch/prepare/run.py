@@ -1,6 +1,7 @@
 """The front door of preparation: checks, one runner, and a folder that appears whole or not at all."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,13 @@ from maxsearch.progress import Progress
 __all__ = ["PrepareOptions", "prepare"]
 
 
-def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[str, Any]:
+Runner = Callable[[PrepareOptions, Path, Rejections, Progress | None], dict[str, Contents]]
+"""Fills a draft's folder with all but rejections and manifests: `embedded.run`, and `beam.runner.run`."""
+
+
+def prepare(
+    options: PrepareOptions, progress: Progress | None = None, runner: Runner = embedded.run
+) -> dict[str, Any]:
     """Writes products, interactions, keywords, rejected rows and a manifest to `options.out`.
 
     With splits, each part is a folder in it, with a manifest of its own.
@@ -40,7 +47,7 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[s
     aside = out.with_name(f"{out.name}.{REJECTED}")
     try:
         with directory_in_place(out) as draft:
-            manifest = _fill(draft, options, aside, progress)
+            manifest = _fill(draft, options, aside, progress, runner)
             write_json(draft / MANIFEST, manifest)
         aside.unlink(missing_ok=True)  # an earlier run on worse files may have left it
     except OSError as error:
@@ -50,11 +57,13 @@ def prepare(options: PrepareOptions, progress: Progress | None = None) -> dict[s
     return manifest
 
 
-def _fill(draft: Path, options: PrepareOptions, aside: Path, progress: Progress | None) -> dict[str, Any]:
+def _fill(
+    draft: Path, options: PrepareOptions, aside: Path, progress: Progress | None, runner: Runner
+) -> dict[str, Any]:
     """Writes everything but the folder's manifest, which it returns."""
     with (draft / REJECTED).open("w", encoding="utf-8", newline="\n") as stream:
         rejections = Rejections(stream, aside, options.max_bad_fraction)
-        parts = embedded.run(options, draft, rejections, progress)
+        parts = runner(options, draft, rejections, progress)
         stream.flush()
         os.fsync(stream.fileno())
     training = _finished(part_folder(draft, TRAIN, options), parts[TRAIN], options, progress)

@@ -140,6 +140,11 @@ def unknown_product(product_id: str) -> BadRecord:
     return BadRecord("unknown_product", f"names the product_id {product_id!r}, which no usable product has")
 
 
+def repeated_id(product_id: str, first: str) -> BadRecord:
+    """The fault of a product whose id an earlier row has; `first` says which one."""
+    return BadRecord("duplicate_id", f"repeats the product_id {product_id!r} of row {first}")
+
+
 def infinite_total() -> BadRecord:
     """The fault of a click that makes the sum of its query and product larger than any float."""
     return BadRecord("bad_weight", "makes the summed weight of its query and product infinite")

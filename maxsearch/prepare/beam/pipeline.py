@@ -1,25 +1,28 @@
-"""The whole pipeline: two tables in, shards, keywords, letters and their accounts out."""
+"""The whole pipeline: two tables in; shards, keywords, letters and accounts out."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from maxsearch.prepare.options import PrepareOptions
-from maxsearch.prepare.steps import Rules
-from maxsearch.prepare.totals import ExactSum
 
 from maxsearch.data.catalogue import INTERACTIONS_FILE, PRODUCTS_FILE
 from maxsearch.data.records import Interaction, pack_interaction, unpack_product
 from maxsearch.data.table_parts import table_at
 from maxsearch.prepare.beam import clicks, products
-from maxsearch.prepare.beam.clicks import JoinAndSum, click_of
+from maxsearch.prepare.beam.clicks import JoinAndSum, Pair, added, click_of
+from maxsearch.prepare.beam.judged import WriteHeldOut
 from maxsearch.prepare.beam.letters import LETTERS, WriteLetters
 from maxsearch.prepare.beam.numbering import Number
-from maxsearch.prepare.beam.products import Finish, KeepFirst, packed_product
+from maxsearch.prepare.beam.products import Choose, Finish, packed_product
 from maxsearch.prepare.beam.rows import ReadTable
 from maxsearch.prepare.beam.sinks import WriteAccount, WriteShards
 from maxsearch.prepare.beam.words import Rank, WriteKeywords
+from maxsearch.prepare.options import PrepareOptions
+from maxsearch.prepare.splits import TRAIN
+from maxsearch.prepare.steps import Rules
+from maxsearch.prepare.totals import ExactSum
 
 
 def build(pipeline: Any, options: PrepareOptions, draft: Path) -> None:
@@ -31,58 +34,62 @@ def build(pipeline: Any, options: PrepareOptions, draft: Path) -> None:
       draft: the folder to fill, which all workers and this process see.
     """
     rules = Rules.of(options)
-    listed, interacted = table_at(options.products), table_at(options.interactions)
-    read = pipeline | "Products" >> ReadTable(
-        listed, PRODUCTS_FILE, products.KIND, partial(packed_product, rules=rules), spread=True
+    catalogue, log = table_at(options.products), table_at(options.interactions)
+    listed = pipeline | "Products" >> ReadTable(
+        catalogue, PRODUCTS_FILE, products.KIND, partial(packed_product, rules=rules), spread=True
     )
-    kept, repeats = read.rows | "Unique products" >> KeepFirst(listed)
-    numbers, product_total = (
-        kept | "By row" >> beam.Map(lambda kept: (kept[0], kept[1:])) | "Number products" >> Number()
-    )
-    finished = {"rows": read.rows, "numbers": numbers} | "Finished products" >> Finish()
-    packed = finished["products"]
+    chosen, repeats = listed.rows | "Choose products" >> Choose(catalogue, options.splits)
+    numbers, product_totals = chosen | "Number products" >> Number()
+    finished = {"rows": listed.rows, "numbers": numbers} | "Finish products" >> Finish()
 
     clicked = pipeline | "Interactions" >> ReadTable(
-        interacted, INTERACTIONS_FILE, clicks.KIND, partial(click_of, rules=rules), spread=False
+        log, INTERACTIONS_FILE, clicks.KIND, partial(click_of, rules=rules), spread=False
     )
-    summed, unusable = {"clicks": clicked.rows, "numbers": numbers} | "Summed clicks" >> JoinAndSum()
-    pairs, pair_total = summed | "Number interactions" >> Number()
+    pairs, unusable = {"clicks": clicked.rows, "numbers": numbers} | "Add up clicks" >> JoinAndSum(options.splits)
+    # A part's shards hold only those pairs whose product they hold.
+    own = pairs | "Pairs of own products" >> beam.MapTuple(_own) | "Known parts" >> beam.Filter(lambda pair: pair[0])
+    ordered, pair_totals = own | "Number interactions" >> Number()
+    packed = ordered | "Pack interactions" >> beam.MapTuple(_packed)
 
+    described = finished["products"] | "Describe products" >> beam.MapTuple(_described)
+    failures = (listed.failures, clicked.failures) | "All failures" >> beam.Flatten()
     accounts = {
-        "products": packed | "Product shards" >> WriteShards(draft, "products", options.shard_records, product_total),
-        "interactions": pairs
-        | "Pack interactions" >> beam.Map(lambda pair: (pair[0], pack_interaction(Interaction(*pair[2]))))
-        | "Interaction shards" >> WriteShards(draft, "interactions", options.shard_records, pair_total),
-        "attributes": packed
-        | "Names of attributes" >> beam.FlatMap(lambda product: list(unpack_product(product[1]).attributes))
+        "products": finished["products"]
+        | "Product shards" >> WriteShards(draft, "products", options, product_totals),
+        "interactions": packed | "Interaction shards" >> WriteShards(draft, "interactions", options, pair_totals),
+        "attributes": described
+        | "Names of attributes" >> beam.FlatMapTuple(lambda part, _, texts: [(part, name) for name in texts[2]])
         | "Distinct attributes" >> beam.Distinct()
         | "List attributes" >> beam.combiners.ToList(),
-        "total_weight": pairs
-        | "Weights" >> beam.Map(lambda pair: pair[2][2])
-        | "Sum weights" >> beam.CombineGlobally(SumExactly()),
-        "product_rows": read.counts | "List product counts" >> beam.combiners.ToList(),
-        "interaction_rows": clicked.counts | "List interaction counts" >> beam.combiners.ToList(),
-        "failures": (read.failures, clicked.failures)
-        | "All failures" >> beam.Flatten()
-        | "First failure" >> beam.combiners.Top.Smallest(1),
+        "queries": ordered
+        | "Queries" >> beam.MapTuple(lambda part, number, order, pair: (part, pair.query))
+        | "Distinct queries" >> beam.Distinct()
+        | "Count queries" >> beam.combiners.Count.PerKey()
+        | "List counts" >> beam.combiners.ToList(),
+        "total_weight": ordered
+        | "Weights" >> beam.MapTuple(lambda part, number, order, pair: (part, pair.weight))
+        | "Add up weights" >> beam.CombinePerKey(SumExactly())
+        | "List sums" >> beam.combiners.ToList(),
+        "pairs": pairs | "Count pairs" >> beam.combiners.Count.Globally(),
+        "product_rows": listed.counts | "List product rows" >> beam.combiners.ToList(),
+        "interaction_rows": clicked.counts | "List interaction rows" >> beam.combiners.ToList(),
+        "failures": failures | "First failures" >> beam.combiners.Top.Smallest(1),
     }
-    queries = pairs | "Queries" >> beam.Map(lambda pair: pair[2][0]) | "Distinct queries" >> beam.Distinct()
-    accounts["queries"] = queries | "Count queries" >> beam.combiners.Count.Globally()
     if options.screening is not None:
-        accounts["kept_rows"] = (
+        accounts["screened_rows"] = (
             numbers
-            | "Rows of products" >> beam.Map(lambda kept: (kept[0], kept[1]))
-            | "List rows of products" >> beam.combiners.ToList()
+            | "Training products" >> beam.Filter(lambda chosen: chosen[0] == TRAIN)
+            | "Their rows" >> beam.Map(lambda chosen: (chosen[1], chosen[2]))
+            | "List their rows" >> beam.combiners.ToList()
         )
     if options.keywords:
-        titles = packed | "Titles" >> beam.Map(lambda product: unpack_product(product[1]).title)
-        lexicon = {"queries": queries, "titles": titles} | "Rank keywords" >> Rank(options.keywords)
-        asked = pairs | "Queries by product" >> beam.Map(lambda pair: (pair[2][1], (pair[0], pair[2][0])))
-        _ = {"products": packed, "clicks": asked} | "Keywords of products" >> WriteKeywords(draft, lexicon)
-        accounts["keywords"] = lexicon | "Count keywords" >> beam.Map(len)
+        accounts["lexicon"] = _add_keywords(described, ordered, options.keywords, draft)
+    if options.splits is not None:
+        held = pairs | "Pairs" >> beam.Values()
+        _ = held | "Held-out judgments" >> WriteHeldOut(draft)
     for name, value in accounts.items():
         _ = value | f"Account of {name}" >> WriteAccount(draft, name)
-    letters = (read.letters, repeats, finished[LETTERS], clicked.letters, unusable)
+    letters = (listed.letters, repeats, finished[LETTERS], clicked.letters, unusable)
     _ = letters | "All letters" >> beam.Flatten() | "Letters" >> WriteLetters(draft)
 
 
@@ -95,12 +102,42 @@ class SumExactly(beam.CombineFn):
 
     def add_input(self, partials: tuple[float, ...], value: float) -> tuple[float, ...]:
         """Adds a number."""
-        return ExactSum([*partials, value]).partials
+        return added(partials, (value,))
 
-    def merge_accumulators(self, several: Any) -> tuple[float, ...]:
+    def merge_accumulators(self, several: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
         """Adds sums to one another."""
-        return ExactSum(partial for partials in several for partial in partials).partials
+        return added((), (partial for partials in several for partial in partials))
 
     def extract_output(self, partials: tuple[float, ...]) -> float:
         """Rounds the sum."""
         return ExactSum(partials).value
+
+
+def _add_keywords(described: Any, ordered: Any, size: int, draft: Path) -> Any:
+    """Adds the steps for the keywords of the training part; gives the list of them."""
+    training = described | "Training texts" >> beam.Filter(lambda product: product[0] == TRAIN)
+    asked = ordered | "Training pairs" >> beam.Filter(lambda pair: pair[0] == TRAIN)
+    lexicon = {
+        "queries": asked | "Training queries" >> beam.MapTuple(lambda part, number, order, pair: pair.query),
+        "titles": training | "Training titles" >> beam.MapTuple(lambda part, number, texts: texts[0]),
+    } | "Rank keywords" >> Rank(size)
+    _ = {
+        "texts": training | "Texts by product" >> beam.MapTuple(lambda part, number, texts: (number, (texts[0], texts[1]))),
+        "queries": asked
+        | "Queries by product" >> beam.MapTuple(lambda part, number, order, pair: (pair.number, (number, pair.query))),
+    } | "Keywords of products" >> WriteKeywords(draft, lexicon)
+    return lexicon | "List keywords" >> beam.Map(lambda lexicon: list(lexicon.words))
+
+
+def _own(first: Any, pair: Pair) -> tuple[str, Any, Pair]:
+    return pair.home if pair.part == pair.home else "", first, pair
+
+
+def _packed(part: str, number: int, _: Any, pair: Pair) -> tuple[str, int, bytes]:
+    return part, number, pack_interaction(Interaction(pair.query, pair.number, pair.weight))
+
+
+def _described(part: str, number: int, packed: bytes) -> tuple[str, int, tuple[str, list[str], list[str]]]:
+    """A product's title, texts and names of attributes."""
+    product = unpack_product(packed)
+    return part, number, (product.title, list(product.texts), list(product.attributes))

@@ -14,20 +14,19 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from maxsearch.prepare.manifest import Contents
-from maxsearch.prepare.options import PrepareOptions
+from maxsearch.prepare.manifest import NO_KEYWORDS, Contents
+from maxsearch.prepare.options import PrepareOptions, part_folder
 from maxsearch.prepare.rejections import Rejections
+from maxsearch.prepare.splits import TRAIN, require_interactions, require_products
 
 from maxsearch.data.catalogue import INTERACTIONS_FILE, PRODUCTS_FILE
-from maxsearch.data.keywords import KEYWORDS
-from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
-from maxsearch.data.product_keywords import TABLE
+from maxsearch.data.keywords import Lexicon
+from maxsearch.data.product_keywords import write_keywords
 from maxsearch.data.table_files import Table
 from maxsearch.data.table_formats import first_line
 from maxsearch.data.table_parts import Parts, table_at
 from maxsearch.data.tables import suggestion
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.files import sha256_of
 from maxsearch.progress import Progress
 
 LOCAL = (None, "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
@@ -40,7 +39,7 @@ def run(
     progress: Progress | None,
     *,
     flags: Sequence[str] = (),
-) -> Contents:
+) -> dict[str, Contents]:
     """Writes everything but the rejections and the manifest; see `embedded.run`, which writes the same.
 
     Args:
@@ -56,13 +55,10 @@ def run(
     settings, runner = _settings(flags)
     import apache_beam as beam
 
-    from maxsearch.prepare.beam.letters import FOLDER as LETTERS
     from maxsearch.prepare.beam.pipeline import build
-    from maxsearch.prepare.beam.sinks import ACCOUNTS
-    from maxsearch.prepare.beam.words import TABLE_ROWS, join_rows
+    from maxsearch.prepare.beam.sinks import ACCOUNTS, SCRATCH, read_accounts
 
-    for name in (ACCOUNTS, LETTERS, TABLE_ROWS):
-        (draft / name).mkdir()
+    (draft / SCRATCH / ACCOUNTS).mkdir(parents=True)
     pipeline = beam.Pipeline(runner=runner, options=settings)
     build(pipeline, options, draft)
     try:
@@ -71,37 +67,47 @@ def run(
         raise MaxsearchError(f"the Beam job failed ({first_line(error)}): see its log, and run it again") from None
     if state != "DONE":
         raise MaxsearchError(f"the Beam job ended as {state}: see its log, and run it again")
+    contents = _contents(options, draft, rejections, read_accounts(draft))
+    shutil.rmtree(draft / SCRATCH)
+    return contents
 
-    accounts = {path.stem: json.loads(path.read_text()) for path in (draft / ACCOUNTS).iterdir()}
+
+def _contents(
+    options: PrepareOptions, draft: Path, rejections: Rejections, accounts: dict[str, Any]
+) -> dict[str, Contents]:
+    """Judges what the workers have found, and writes what takes one process."""
+    from maxsearch.prepare.beam.judged import write_held_out
+    from maxsearch.prepare.beam.words import read_keywords
+
     products, interactions = accounts["products"], accounts["interactions"]
+    parts = (TRAIN, *(options.splits.shares if options.splits is not None else ()))
     judge = partial(_judge, draft, rejections, accounts["failures"])
-    starts = judge(0, PRODUCTS_FILE, table_at(options.products), accounts["product_rows"], products["count"])
-    judge(1, INTERACTIONS_FILE, table_at(options.interactions), accounts["interaction_rows"], interactions["count"])
-    keywords: dict[str, Any] = {"count": 0, "files": []}
+    kept = sum(account["count"] for account in products.values())
+    starts = judge(0, PRODUCTS_FILE, table_at(options.products), accounts["product_rows"], kept)
+    for part in parts:
+        require_products(part, part in products)
+    judge(1, INTERACTIONS_FILE, table_at(options.interactions), accounts["interaction_rows"], accounts["pairs"])
+    for part in parts:
+        require_interactions(part, part in interactions)
+    keywords = NO_KEYWORDS
     if options.keywords:
-        join_rows(draft, products["count"], draft / TABLE)
-        paths = (draft / KEYWORDS, draft / TABLE)
-        files = [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths]
-        keywords = {"count": accounts["keywords"], "files": files}
-    for name in (ACCOUNTS, LETTERS, TABLE_ROWS):
-        shutil.rmtree(draft / name)
-    for path in draft.glob(".*"):  # what a worker left that was lost, or did what another one did too
-        path.unlink()
-    more: dict[str, Any] = {}
-    if options.screening is not None:
-        rows = [starts[part] + row for _, (part, _, row) in sorted(accounts["kept_rows"])]
-        products, more["screening"] = options.screening.apply(draft, products, rows, options.shard_records, progress)
-    if options.judgments is not None:
-        more["judgments"] = write_judgments(draft / JUDGMENTS, options.judgments())
-    return Contents(
-        products=products,
-        interactions=interactions,
-        queries=accounts["queries"],
-        total_weight=accounts["total_weight"],
-        keywords=keywords,
-        attributes=sorted(accounts["attributes"]),
-        more=more,
-    )
+        folder, lexicon = part_folder(draft, TRAIN, options), Lexicon(tuple(accounts["lexicon"]))
+        keywords = write_keywords(folder, lexicon, products[TRAIN]["count"], read_keywords(draft))
+    queries, weights = dict(accounts["queries"]), dict(accounts["total_weight"])
+    rows = [starts[number] + row for _, (number, _, row) in sorted(accounts.get("screened_rows", []))]
+    return {
+        part: Contents(
+            products=products[part],
+            interactions=interactions[part],
+            queries=queries[part],
+            total_weight=weights[part],
+            keywords=keywords if part == TRAIN else NO_KEYWORDS,
+            attributes=sorted(name for owner, name in accounts["attributes"] if owner == part),
+            rows=rows if part == TRAIN else (),
+            more={} if part == TRAIN else {"judgments": write_held_out(draft, part, part_folder(draft, part, options))},
+        )
+        for part in parts
+    }
 
 
 def _judge(
@@ -111,7 +117,7 @@ def _judge(
     kind: int,
     what: str,
     table: Table,
-    counts: list[tuple[int, int]],
+    counts: list[list[int]],
     kept: int,
 ) -> list[int]:
     """Writes a table's letters down, and ends the run where it could not be read or is too bad.

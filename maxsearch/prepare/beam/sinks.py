@@ -1,68 +1,77 @@
-"""Shards and small files of a pipeline, written by whichever worker holds them.
+"""Files that the workers of a pipeline write: shards, and what the process that started it reads in the end.
 
 A worker writes a file beside its place and renames it, so that work which a runner repeats, or does twice at the same
 time, leaves the same file as work done once.
 """
 
-import os
+import json
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam import pvalue
+from apache_beam.pvalue import AsSingleton
 
-from maxsearch.data.shards import write_shard
-from maxsearch.files import sha256_of, write_json
+from maxsearch.data.shards import ShardWriter
+from maxsearch.files import sha256_of, write_bytes, write_json
+from maxsearch.prepare.options import PrepareOptions, part_folder
 
-ACCOUNTS = ".accounts"
+SCRATCH = "scratch"
+ACCOUNTS = "accounts"
 
 
 class WriteShards(beam.PTransform):
-    """From (number, record) to shards of `limit` records, and the manifest's account of them, as `write_shards`."""
+    """From (part, number, record) to shards, and the manifest's account of them by part, as `write_shards` gives it."""
 
-    def __init__(self, folder: Path, name: str, limit: int, total: Any) -> None:
-        """Takes what `write_shards` takes, and the pipeline's value of the number of records."""
+    def __init__(self, draft: Path, name: str, options: PrepareOptions, totals: Any) -> None:
+        """Takes the draft's folder, the records' kind, and the pipeline's {part: number of records}."""
         super().__init__()
-        self._folder, self._name, self._limit, self._total = folder, name, limit, total
+        self._draft, self._name, self._totals, self._limit = draft, name, totals, options.shard_records
+        self._split = options.splits is not None
 
     def expand(self, records: Any) -> Any:
         """Builds the steps."""
         limit = self._limit
+        write = _WriteShard(self._draft, self._name, limit, self._split)
         return (
             records
-            | "Key by shard" >> beam.Map(lambda record: (record[0] // limit, record))
+            | "Key by shard" >> beam.Map(lambda record: ((record[0], record[1] // limit), (record[1], record[2])))
             | "Gather shards" >> beam.GroupByKey()
-            | "Write shards"
-            >> beam.ParDo(_WriteShard(self._folder, self._name, limit), pvalue.AsSingleton(self._total))
+            | "Write shards" >> beam.ParDo(write, AsSingleton(self._totals))
             | "List shards" >> beam.combiners.ToList()
             | "Account for shards" >> beam.Map(_account)
         )
 
 
 class _WriteShard(beam.DoFn):
-    def __init__(self, folder: Path, name: str, limit: int) -> None:
-        self._folder, self._name, self._limit = folder, name, limit
+    def __init__(self, draft: Path, name: str, limit: int, split: bool) -> None:
+        self._draft, self._name, self._limit, self._split = draft, name, limit, split
 
-    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]], total: int) -> Iterator[dict[str, Any]]:
-        shard, group = element
-        records = [record for _, record in sorted(group)]
-        path = self._folder / f"{self._name}-{shard:05d}-of-{-(-total // self._limit):05d}.array_record"
-        draft = beside(path)
-        write_shard(draft, records)
-        digest, size = sha256_of(draft), draft.stat().st_size
-        draft.replace(path)
-        yield {"name": path.name, "records": len(records), "bytes": size, "sha256": digest}
+    def process(
+        self, element: tuple[tuple[str, int], Iterable[tuple[int, bytes]]], totals: dict[str, int]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        (part, number), group = element
+        writer = ShardWriter(self._draft / SCRATCH, uuid.uuid4().hex, self._limit)
+        for _, record in sorted(group):
+            writer.write(record)
+        (shard,) = writer.finish()
+        written = Path(shard.filename)
+        folder = self._draft / part if self._split else self._draft
+        folder.mkdir(exist_ok=True)
+        name = f"{self._name}-{number:05d}-of-{-(-totals[part] // self._limit):05d}.array_record"
+        account = {"name": name, "records": shard.take, "bytes": written.stat().st_size, "sha256": sha256_of(written)}
+        written.replace(folder / name)
+        yield part, account
 
 
 class WriteAccount(beam.PTransform):
-    """Writes the one value of a collection for the process that started the pipeline; see `read_account`."""
+    """Writes the one value of a collection for the process that started the pipeline; see `read_accounts`."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        """Takes the draft's folder and the account's name."""
+    def __init__(self, draft: Path, name: str) -> None:
+        """Takes the draft's folder and the value's name."""
         super().__init__()
-        self._path = folder / ACCOUNTS / f"{name}.json"
+        self._path = draft / SCRATCH / ACCOUNTS / f"{name}.json"
 
     def expand(self, value: Any) -> Any:
         """Builds the step."""
@@ -70,25 +79,49 @@ class WriteAccount(beam.PTransform):
         return value | "Write" >> beam.Map(lambda value: write_json(path, value))
 
 
-def beside(path: Path) -> Path:
-    """A name of its own in the same folder."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+class WriteSorted(beam.PTransform):
+    """From (name, line) to a file per name, with its lines sorted; lines are what JSON can hold."""
+
+    def __init__(self, draft: Path, folder: str) -> None:
+        """Takes the draft's folder, and that of the files."""
+        super().__init__()
+        self._folder = draft / SCRATCH / folder
+
+    def expand(self, lines: Any) -> Any:
+        """Builds the steps."""
+        folder = self._folder
+        return (
+            lines
+            | "Gather lines" >> beam.GroupByKey()
+            | "Write" >> beam.MapTuple(lambda name, group: _write(folder / f"{name}.jsonl", group))
+        )
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole."""
-    draft = beside(path)
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
+def read_accounts(draft: Path) -> dict[str, Any]:
+    """What `WriteAccount` wrote, by name."""
+    return {path.stem: json.loads(path.read_text()) for path in (draft / SCRATCH / ACCOUNTS).iterdir()}
 
 
-def _account(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    shards = sorted(shards, key=lambda shard: shard["name"])
-    return {
-        "count": sum(shard["records"] for shard in shards),
-        "bytes": sum(shard["bytes"] for shard in shards),
-        "shards": shards,
-    }
+def read_sorted(path: Path) -> Iterator[Any]:
+    """The lines of one file that `WriteSorted` wrote."""
+    with path.open(encoding="utf-8") as stream:
+        yield from map(json.loads, stream)
+
+
+def sorted_files(draft: Path, folder: str, pattern: str = "*") -> list[Path]:
+    """The files that `WriteSorted` wrote, by name."""
+    return sorted((draft / SCRATCH / folder).glob(f"{pattern}.jsonl"))
+
+
+def _write(path: Path, lines: Iterable[Any]) -> None:
+    write_bytes(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in sorted(lines)).encode())
+
+
+def _account(shards: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    accounts: dict[str, Any] = {}
+    for part, shard in sorted(shards, key=lambda pair: (pair[0], pair[1]["name"])):
+        account = accounts.setdefault(part, {"count": 0, "bytes": 0, "shards": []})
+        account["count"] += shard["records"]
+        account["bytes"] += shard["bytes"]
+        account["shards"].append(shard)
+    return accounts
