@@ -1,10 +1,12 @@
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxsearch.data.dataset import PreparedDataset
@@ -17,7 +19,7 @@ from maxsearch.data.keywords import (
     token_rows,
     words_of,
 )
-from maxsearch.data.product_keywords import KeywordCollector, ProductKeywords
+from maxsearch.data.product_keywords import CatalogueKeywords
 from maxsearch.data.tokenize import train_tokenizer
 from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.run import PrepareOptions, prepare
@@ -121,30 +123,63 @@ def test_token_rows_are_the_tokens_of_the_words_in_a_text() -> None:
     assert token_rows(lexicon, tokenizer, 99)[3] == tuple(tokenizer("Gürtel", add_special_tokens=False).input_ids)
 
 
+LED = [("crimson shoe", "1"), ("crimson leather", "1"), ("red shoe", "1"), ("blue and red", "3")]
+
+
+def _prepared(
+    folder: Path, products: list[dict[str, str]], clicks: list[tuple[str, str]], **more: int
+) -> CatalogueKeywords:
+    (folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in products))
+    (folder / "c.jsonl").write_text("".join(json.dumps({"query": q, "product_id": i}) + "\n" for q, i in clicks))
+    columns = {"text": "about"} if any("about" in row for row in products) else {}
+    prepare(PrepareOptions(folder / "p.jsonl", folder / "c.jsonl", folder / "data", columns=columns, **more))
+    keywords = PreparedDataset.open(folder / "data").keywords
+    assert keywords is not None
+    return keywords
+
+
 def test_products_have_the_words_of_title_clicked_queries_and_texts(tmp_path: Path) -> None:
-    words = KeywordCollector()
-    words.add_product("Red shoe", ["leather shoe of the rarest kind"])
-    words.add_product("", [])
-    words.add_product("blue shoe", ["leather"])
-    clicks = [("crimson shoe", 0), ("crimson leather", 0), ("red shoe", 0), ("blue and red", 2)]
-    lexicon = words.write(tmp_path, clicks, 99)
-    assert set(lexicon.words) == {"shoe", "red", "blue", "crimson"}  # a word of further texts alone is none
-    table = pickle.loads(pickle.dumps(ProductKeywords(tmp_path / "keywords.npy")))
-    named = [[lexicon.words[i] for i in table[row]] for row in range(3)]
-    assert named == [["red", "shoe", "crimson"], [], ["blue", "shoe", "red"]]
+    products = [
+        {"product_id": "1", "title": "Red shoe", "about": "leather shoe of the rarest kind"},
+        {"product_id": "2", "title": "...", "about": ""},
+        {"product_id": "3", "title": "blue shoe", "about": "leather"},
+    ]
+    found = _prepared(tmp_path, products, LED)
+    words = found.lexicon.words
+    assert set(words) == {"shoe", "red", "blue", "crimson"}  # a word of further texts alone is none
+    table = pickle.loads(pickle.dumps(found.products))
+    assert [[words[i] for i in table[row]] for row in range(3)] == [
+        ["red", "shoe", "crimson"],
+        [],
+        ["blue", "shoe", "red"],
+    ]
     assert table.rows.shape == (3, PRODUCT_KEYWORDS)
 
 
 def test_clicked_queries_come_before_the_description_when_room_is_short(tmp_path: Path) -> None:
-    words = KeywordCollector()
     long = [f"word{i}x" for i in range(PRODUCT_KEYWORDS)]
-    words.add_product("title", [" ".join(long)])
-    words.add_product(" ".join(long), [])
-    words.add_product("title", [])
-    lexicon = words.write(tmp_path, [("asked", 0), ("asked for title", 1), *((word, 2) for word in long)], 99)
-    table = ProductKeywords(tmp_path / "keywords.npy")
-    assert [lexicon.words[i] for i in table[0]] == ["title", "asked", *long[:-2]]
-    assert [lexicon.words[i] for i in table[1]] == long
+    products = [
+        {"product_id": "1", "title": "title", "about": " ".join(long)},
+        {"product_id": "2", "title": " ".join(long), "about": ""},
+        {"product_id": "3", "title": "title", "about": ""},
+    ]
+    clicks = [("asked", "1"), ("asked for title", "2"), *((word, "3") for word in long)]
+    found = _prepared(tmp_path, products, clicks)
+    words = found.lexicon.words
+    assert [words[i] for i in found.products[0]] == ["title", "asked", *long[:-2]]
+    assert [words[i] for i in found.products[1]] == long
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12), st.integers(1, 9))
+@settings(max_examples=25, deadline=None)
+def test_words_are_ranked_as_the_lexicon_ranks_them(rows: list[tuple[str, str]], size: int) -> None:
+    queries, titles = ["asked", *(query for query, _ in rows)], ["named", *(title for _, title in rows)]
+    with TemporaryDirectory() as folder:
+        products = [{"product_id": str(i), "title": title or "."} for i, title in enumerate(titles)]
+        clicks = [(query or ".", str(i)) for i, query in enumerate(queries)]
+        found = _prepared(Path(folder), products, clicks, keywords=size).lexicon
+    counts = Counter(word for title in titles for word in set(words_of(title)))
+    assert found == Lexicon.ranked(count_words(queries), counts, size)
 
 
 @pytest.fixture

@@ -220,7 +220,9 @@ def test_a_job_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
         raise RuntimeError("lost a worker")
 
     monkeypatch.setattr("maxsearch.prepare.beam.products.pack_product", broken)
-    with pytest.raises(MaxsearchError, match=r"^the Beam job failed \(lost a worker.*\): see its log, and run it again$"):
+    with pytest.raises(
+        MaxsearchError, match=r"^the Beam job failed \(lost a worker.*\): see its log, and run it again$"
+    ):
         _beam(_drawn(tmp_path))
     assert not (tmp_path / "data").exists() and not list(tmp_path.glob(".*"))
 

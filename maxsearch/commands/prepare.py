@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from maxsearch.commands.flags import Mapping, OptionalPath, columns_of, encoder_at
+from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, encoder_at
 from maxsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +51,17 @@ class Prepare:
     """Records in a shard."""
     keywords: int = 2048
     """Size of the vocabulary of keywords, the frequent words of queries and titles; 0 makes none."""
+    position_power: float = 1.0
+    """How steeply attention falls with the position that --map position=COLUMN names: a click's weight is multiplied by
+    position^power, the inverse of the propensity that it was looked at."""
+    group_duplicates: tuple[Literal["image", "title"], ...] = ()
+    """Makes products that share all of these one variant group, where the catalogue names none: the same front picture,
+    pixel by pixel, the same title but for case, width and spaces."""
+    splits: Annotated[tuple[str, ...], arg(metavar="PART=SHARE ...")] = ()
+    """Holds out products, queries and pairs of them by a stable hash: --splits dev=0.05 test=0.05 writes OUT/train,
+    OUT/dev and OUT/test, with judgments of seen and of new queries and products in the last two."""
+    workers: OptionalInt = None
+    """Processes that decode pictures; by default one per core when there are many. 0 stays in this process."""
     screen: OptionalPath = None
     """A run, or an exported model, that looks for pictures which do not fit title and category (suspects.jsonl)."""
     screen_by: Annotated[str | None, arg(metavar="COLUMN")] = None
@@ -67,8 +78,9 @@ class Prepare:
     default Beam's local runner does the work in this process."""
 
     def run(self) -> None:
-        from maxsearch.data.screening import Screening, findings
+        from maxsearch.data.screening import Screening
         from maxsearch.prepare.run import PrepareOptions, prepare
+        from maxsearch.prepare.splits import parse_splits
         from maxsearch.progress import Progress
 
         if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):
@@ -89,14 +101,37 @@ class Prepare:
             max_bad_fraction=self.max_bad_fraction,
             shard_records=self.shard_records,
             keywords=self.keywords,
+            position_power=self.position_power,
+            group_duplicates=self.group_duplicates,
+            splits=parse_splits(self.splits),
+            workers=self.workers,
             screening=Screening(encoder_at(self.screen), self.screen_by, self.on_mismatch) if self.screen else None,
         )
-        manifest = prepare(options, Progress(), self._runner())
-        products, interactions, rejected = (manifest[name] for name in ("products", "interactions", "rejected"))
-        print(
-            f"{self.out}: {products['count']:,} products, {interactions['count']:,} interactions of "
-            f"{interactions['queries']:,} queries, {rejected['products'] + rejected['interactions']:,} rows rejected"
-        )
+        manifest = prepare(options, Progress(), self._run_by())
+        self._tell(manifest)
+
+    def _tell(self, manifest: dict[str, Any]) -> None:
+        """Prints what was written."""
+        from maxsearch.data.layouts.layout import JUDGMENTS
+        from maxsearch.data.screening import findings
+        from maxsearch.prepare.splits import TRAIN
+
+        rejected = manifest["rejected"]
+        unusable = f"{rejected['products'] + rejected['interactions']:,} rows rejected"
+        trained = self.out / TRAIN if "splits" in manifest else self.out
+        if "splits" in manifest:
+            for part, counts in manifest["parts"].items():
+                print(f"{self.out / part}: {counts['products']:,} products, {counts['interactions']:,} interactions")
+                for kind, judged in counts["judgments"].items():
+                    place = self.out / part / JUDGMENTS / kind
+                    print(f"  {judged['judgments']:,} judgments of {judged['queries']:,} queries in {place}")
+            print(f"{self.out}: {unusable}")
+        else:
+            products, interactions = manifest["products"], manifest["interactions"]
+            print(
+                f"{self.out}: {products['count']:,} products, {interactions['count']:,} interactions of "
+                f"{interactions['queries']:,} queries, {unusable}"
+            )
         for code, count in rejected["by_reason"].items():
             print(f"  {code}: {count:,} (see {self.out / rejected['file']})")
         for code, count in rejected["images"].items():
@@ -105,13 +140,13 @@ class Prepare:
             judgments = manifest["judgments"]
             print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {self.out}/judgments")
         if self.screen is not None:
-            print("\n".join(findings(self.out, manifest["screening"])))
+            print("\n".join(findings(trained, manifest["screening"])))
 
-    def _runner(self) -> "Runner":
-        from maxsearch.prepare import embedded
-        from maxsearch.prepare.beam import runner as beam
+    def _run_by(self) -> "Runner":
+        from maxsearch.prepare.beam.runner import run as run_beam
+        from maxsearch.prepare.embedded.run import run as run_embedded
 
-        return partial(beam.run, flags=self.beam_options) if self.runner == "beam" else embedded.run
+        return partial(run_beam, flags=self.beam_options) if self.runner == "beam" else run_embedded
 
     def _given(self) -> "Download":
         """The tables that the flags name."""

@@ -17,6 +17,7 @@ from maxsearch.prepare.rejections import REJECTED
 
 SPLITS_KIND = "maxsearch-data-splits"
 SPLITS_VERSION = 1
+NO_KEYWORDS: dict[str, Any] = {"count": 0, "files": []}
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def splits_manifest(parts: Mapping[str, Mapping[str, Any]], shares: Mapping[str,
             for part, manifest in parts.items()
         },
         "fingerprint": _fingerprint(manifest["fingerprint"] for manifest in parts.values()),
+        **{name: manifest[name] for manifest in parts.values() for name in ("screening",) if name in manifest},
     }
 
 

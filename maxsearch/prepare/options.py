@@ -1,5 +1,6 @@
 """What to prepare, and how: the options of every runner, checked before any record is read."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from maxsearch.errors import UsageError
 from maxsearch.prepare.splits import Splits
 
 MAX_EDGE = 4096
+TRAITS = ("image", "title")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class PrepareOptions:
       group_duplicates: traits ("image", "title") by which products without a variant become variants of one another
         when they share all of them; see `steps.twin_key`.
       splits: what is held out from training; None for nothing.
+      workers: processes that convert products; 0 for none, only threads of this process; None for one per core where
+        there are many rows. The result does not depend on it.
     """
 
     products: TableSource
@@ -60,6 +64,7 @@ class PrepareOptions:
     position_power: float = 1.0
     group_duplicates: tuple[str, ...] = ()
     splits: Splits | None = None
+    workers: int | None = 0
 
 
 def checked(options: PrepareOptions) -> PrepareOptions:
@@ -95,6 +100,13 @@ def _check_ranges(options: PrepareOptions) -> None:
         raise UsageError(f"--shard-records {options.shard_records} is out of range: give 1 or more")
     if not 0 <= options.keywords <= MAX_KEYWORDS:
         raise UsageError(f"--keywords {options.keywords} is out of range: give 0 to {MAX_KEYWORDS}")
+    if not (math.isfinite(options.position_power) and options.position_power >= 0):
+        raise UsageError(f"--position-power {options.position_power:g} is out of range: give 0 or more, such as 1")
+    if options.workers is not None and options.workers < 0:
+        raise UsageError(f"--workers {options.workers} is out of range: give 0 or more")
+    for trait in options.group_duplicates:
+        if trait not in TRAITS:
+            raise UsageError(f"--group-duplicates {trait} is no known trait: {suggestion(trait, TRAITS)}")
     if options.image_dir is not None and not options.image_dir.is_dir():
         raise UsageError(f"--image-dir {options.image_dir} is not a folder: give the folder of the pictures")
 

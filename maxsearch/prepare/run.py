@@ -10,7 +10,7 @@ from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import directory_in_place, write_json
 from maxsearch.manifest import MANIFEST
-from maxsearch.prepare import embedded
+from maxsearch.prepare.embedded.run import run as run_embedded
 from maxsearch.prepare.manifest import Contents, check_replaceable, manifest_of, splits_manifest
 from maxsearch.prepare.options import PrepareOptions, checked, part_folder
 from maxsearch.prepare.rejections import REJECTED, Rejections
@@ -21,12 +21,10 @@ __all__ = ["PrepareOptions", "prepare"]
 
 
 Runner = Callable[[PrepareOptions, Path, Rejections, Progress | None], dict[str, Contents]]
-"""Fills a draft's folder with all but rejections and manifests: `embedded.run`, and `beam.runner.run`."""
+"""Writes everything but rejections and manifests: `embedded.run.run`, and `beam.runner.run`."""
 
 
-def prepare(
-    options: PrepareOptions, progress: Progress | None = None, runner: Runner = embedded.run
-) -> dict[str, Any]:
+def prepare(options: PrepareOptions, progress: Progress | None = None, runner: Runner = run_embedded) -> dict[str, Any]:
     """Writes products, interactions, keywords, rejected rows and a manifest to `options.out`.
 
     With splits, each part is a folder in it, with a manifest of its own.

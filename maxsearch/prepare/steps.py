@@ -6,7 +6,7 @@ They, and what they take and give, can be pickled to other processes and machine
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,10 @@ class ReadProduct:
     product: Product
     lost: tuple[BadRecord, ...] = ()
     twin: str = ""
+
+    def without_images(self) -> "ReadProduct":
+        """The same without the pictures, which are most of it."""
+        return replace(self, product=replace(self.product, images=()))
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,8 @@ def unknown_product(product_id: str) -> BadRecord:
     return BadRecord("unknown_product", f"names the product_id {product_id!r}, which no usable product has")
 
 
-def repeated_id(product_id: str, first: str) -> BadRecord:
-    """The fault of a product whose id an earlier row has; `first` says which one."""
+def duplicate_id(product_id: str, first: str) -> BadRecord:
+    """The fault of a product whose id an earlier usable row has; `first` says which, as `Table.said` does."""
     return BadRecord("duplicate_id", f"repeats the product_id {product_id!r} of row {first}")
 
 
@@ -173,11 +177,15 @@ def twin_key(product: Product, same: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def variant_of(read: ReadProduct, twins: int) -> str:
-    """A product's variant group, given how many products of the catalogue have its twin key, itself included."""
-    if read.product.variant or not read.twin or twins < 2:
-        return read.product.variant
-    return f"duplicate:{read.twin}"
+def variant_of(variant: str, twin: str, twins: int) -> str:
+    """A product's variant group: its own, or else that of its duplicates.
+
+    Args:
+      variant: the one that the catalogue names, or empty.
+      twin: its twin key, or empty.
+      twins: how many of the usable products have that key, this one included.
+    """
+    return variant if variant or not twin or twins < 2 else f"duplicate:{twin}"
 
 
 def _pixels(product: Product) -> bytes:

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
-from maxsearch.prepare.splits import TRAIN, Splits
-from maxsearch.prepare.steps import Rules, infinite_total, read_click, unknown_product
-from maxsearch.prepare.totals import ExactSum
 
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.prepare.beam.letters import LETTERS, letter
 from maxsearch.prepare.beam.numbering import Order
+from maxsearch.prepare.splits import TRAIN, Splits
+from maxsearch.prepare.steps import Rules, infinite_total, read_click, unknown_product
+from maxsearch.prepare.totals import ExactSum
 
 KIND = 1
 HUGE = 2.0**960  # weights below it do not make a sum infinite, whatever their number
@@ -59,7 +59,9 @@ class JoinAndSum(beam.PTransform):
         clicks = inputs["clicks"] | "Key clicks by product" >> beam.MapTuple(
             lambda order, click: (click[1], (order, click[0], click[2]))
         )
-        numbers = inputs["numbers"] | "Key numbers by product" >> beam.Map(lambda chosen: (chosen[3][0], (chosen[0], chosen[1])))
+        numbers = inputs["numbers"] | "Key numbers by product" >> beam.Map(
+            lambda chosen: (chosen[3][0], (chosen[0], chosen[1]))
+        )
         joined = (
             {"clicks": clicks, "numbers": numbers}
             | "Join clicks with products" >> beam.CoGroupByKey()

@@ -54,8 +54,7 @@ def build(pipeline: Any, options: PrepareOptions, draft: Path) -> None:
     described = finished["products"] | "Describe products" >> beam.MapTuple(_described)
     failures = (listed.failures, clicked.failures) | "All failures" >> beam.Flatten()
     accounts = {
-        "products": finished["products"]
-        | "Product shards" >> WriteShards(draft, "products", options, product_totals),
+        "products": finished["products"] | "Product shards" >> WriteShards(draft, "products", options, product_totals),
         "interactions": packed | "Interaction shards" >> WriteShards(draft, "interactions", options, pair_totals),
         "attributes": described
         | "Names of attributes" >> beam.FlatMapTuple(lambda part, _, texts: [(part, name) for name in texts[2]])
@@ -122,7 +121,8 @@ def _add_keywords(described: Any, ordered: Any, size: int, draft: Path) -> Any:
         "titles": training | "Training titles" >> beam.MapTuple(lambda part, number, texts: texts[0]),
     } | "Rank keywords" >> Rank(size)
     _ = {
-        "texts": training | "Texts by product" >> beam.MapTuple(lambda part, number, texts: (number, (texts[0], texts[1]))),
+        "texts": training
+        | "Texts by product" >> beam.MapTuple(lambda part, number, texts: (number, (texts[0], texts[1]))),
         "queries": asked
         | "Queries by product" >> beam.MapTuple(lambda part, number, order, pair: (pair.number, (number, pair.query))),
     } | "Keywords of products" >> WriteKeywords(draft, lexicon)

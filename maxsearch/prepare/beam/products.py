@@ -56,7 +56,10 @@ class Choose(beam.PTransform):
             | "Name their variant" >> beam.FlatMap(_named)
         )
         chosen = (
-            (alone | "Keep their variant" >> beam.MapTuple(lambda order, traits: (order, (traits[0], traits[1]))), alike)
+            (
+                alone | "Keep their variant" >> beam.MapTuple(lambda order, traits: (order, (traits[0], traits[1]))),
+                alike,
+            )
             | "All products" >> beam.Flatten()
             | "Choose the part" >> beam.Map(_dealt, self._splits)
         )
@@ -109,9 +112,7 @@ def _named(element: tuple[str, Iterable[tuple[Order, Traits]]]) -> Iterator[tupl
         yield order, (product_id, variant_of(variant, twin, twins))
 
 
-def _dealt(
-    element: tuple[Order, tuple[str, str]], splits: Splits | None
-) -> tuple[str, Order, tuple[str, str]]:
+def _dealt(element: tuple[Order, tuple[str, str]], splits: Splits | None) -> tuple[str, Order, tuple[str, str]]:
     order, chosen = element
     return TRAIN if splits is None else splits.of_product(*chosen), order, chosen
 

@@ -5,7 +5,6 @@ Importable without Apache Beam, which is an extra of the package.
 
 import contextlib
 import io
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,11 +12,6 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-from maxsearch.prepare.manifest import NO_KEYWORDS, Contents
-from maxsearch.prepare.options import PrepareOptions, part_folder
-from maxsearch.prepare.rejections import Rejections
-from maxsearch.prepare.splits import TRAIN, require_interactions, require_products
 
 from maxsearch.data.catalogue import INTERACTIONS_FILE, PRODUCTS_FILE
 from maxsearch.data.keywords import Lexicon
@@ -27,6 +21,10 @@ from maxsearch.data.table_formats import first_line
 from maxsearch.data.table_parts import Parts, table_at
 from maxsearch.data.tables import suggestion
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.prepare.manifest import NO_KEYWORDS, Contents
+from maxsearch.prepare.options import PrepareOptions, part_folder
+from maxsearch.prepare.rejections import Rejections
+from maxsearch.prepare.splits import TRAIN, require_interactions, require_products
 from maxsearch.progress import Progress
 
 LOCAL = (None, "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")

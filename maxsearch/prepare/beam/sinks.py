@@ -15,7 +15,7 @@ from apache_beam.pvalue import AsSingleton
 
 from maxsearch.data.shards import ShardWriter
 from maxsearch.files import sha256_of, write_bytes, write_json
-from maxsearch.prepare.options import PrepareOptions, part_folder
+from maxsearch.prepare.options import PrepareOptions
 
 SCRATCH = "scratch"
 ACCOUNTS = "accounts"
