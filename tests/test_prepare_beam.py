@@ -16,13 +16,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fsspec.core import url_to_fs
 from PIL import Image
 
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.manifest import MANIFEST
 from maxsearch.prepare.beam import runner
 from maxsearch.prepare.run import PrepareOptions, prepare
 from maxsearch.prepare.splits import parse_splits
+from maxsearch.prepare.store import Store
 from tests import tiny
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion"
@@ -246,7 +249,7 @@ def test_without_beam_the_runner_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    words = ["prepare", *tiny.prepare_words(tmp_path / "data")[1:]] if False else tiny.prepare_words(tmp_path / "data")
+    words = tiny.prepare_words(tmp_path / "data")
     code, said = tiny.fails(capsys, "prepare", *words, "--runner", "beam")
     assert (code, said) == (
         2,
@@ -258,3 +261,41 @@ def test_options_of_beam_need_its_runner(tmp_path: Path, capsys: pytest.CaptureF
     words = tiny.prepare_words(tmp_path / "data")
     code, said = tiny.fails(capsys, "prepare", *words, "--beam-options", "direct_num_workers=2")
     assert code == 2 and said.endswith("--beam-options belong to Apache Beam: choose --runner beam too")
+
+
+def _stored(store: str) -> dict[str, bytes]:
+    system, root = url_to_fs(store)
+    return {path.removeprefix(f"{root}/"): system.cat_file(path) for path in system.find(root)}
+
+
+@needs_beam
+def test_a_dataset_in_an_object_store(tmp_path: Path) -> None:
+    options = _untidy(tmp_path)
+    prepare(options)
+    there = dataclasses.replace(options, out=f"memory://{tmp_path.name}/data")
+    _beam(there)
+    assert _stored(str(there.out)) == _contents(tmp_path / "data")
+    with pytest.raises(UsageError, match=r"holds files, such as dev/.*, and is not replaced: give a new or empty folder"):
+        _beam(there)
+
+
+def test_a_run_to_an_object_store_that_fails_leaves_no_manifest_and_a_rerun_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = dataclasses.replace(_drawn(tmp_path), out=f"memory://{tmp_path.name}/data")
+    keep = Store.keep
+
+    def full(store: Store, file: Path, name: str) -> None:
+        if name == MANIFEST:
+            raise KeyboardInterrupt
+        keep(store, file, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "keep", full)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(options)
+    left = _stored(str(options.out))
+    assert MANIFEST not in left and any(name.endswith(".array_record") for name in left)
+    prepare(dataclasses.replace(options, shard_records=100))
+    prepare(dataclasses.replace(options, shard_records=100, out=tmp_path / "data"))
+    assert _stored(str(options.out)) == _contents(tmp_path / "data")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, encoder_at
+from maxsearch.data.remote import is_url
 from maxsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ OptionalTable = Annotated[str | None, arg(metavar="PATH")]
 class Prepare:
     """Turn a catalogue and its clicks into verified, checksummed training shards."""
 
-    out: Path
-    """The dataset folder to write; an older dataset there is replaced as a whole."""
+    out: Annotated[str, arg(metavar="PATH")]
+    """The dataset folder to write; an older dataset there is replaced as a whole. The fsspec URL of an empty folder
+    (gs://, s3://) does too: copy the dataset from there to the disks of those who train on it."""
     products: OptionalTable = None
     """The catalogue: CSV, TSV, JSONL or Parquet with product_id, title, image (bytes, or paths below --image-dir), or a
     WebDataset .tar; one file, a quoted glob, a folder, hive-partitioned too, an fsspec URL of these, or a prepared
@@ -94,7 +96,7 @@ class Prepare:
             products=given.products,
             interactions=given.interactions,
             judgments=given.judgments,
-            out=self.out,
+            out=self.out if is_url(self.out) else Path(self.out),
             image_dir=self.image_dir or given.image_dir,
             columns=columns_of(self.map),
             image_edge=self.image_edge,
@@ -116,29 +118,29 @@ class Prepare:
         from maxsearch.data.screening import findings
         from maxsearch.prepare.splits import TRAIN
 
-        rejected = manifest["rejected"]
+        out, rejected = self.out.rstrip("/"), manifest["rejected"]
         unusable = f"{rejected['products'] + rejected['interactions']:,} rows rejected"
-        trained = self.out / TRAIN if "splits" in manifest else self.out
+        trained = Path(out, TRAIN) if "splits" in manifest else Path(out)
         if "splits" in manifest:
             for part, counts in manifest["parts"].items():
-                print(f"{self.out / part}: {counts['products']:,} products, {counts['interactions']:,} interactions")
+                print(f"{out}/{part}: {counts['products']:,} products, {counts['interactions']:,} interactions")
                 for kind, judged in counts["judgments"].items():
-                    place = self.out / part / JUDGMENTS / kind
+                    place = f"{out}/{part}/{JUDGMENTS}/{kind}"
                     print(f"  {judged['judgments']:,} judgments of {judged['queries']:,} queries in {place}")
-            print(f"{self.out}: {unusable}")
+            print(f"{out}: {unusable}")
         else:
             products, interactions = manifest["products"], manifest["interactions"]
             print(
-                f"{self.out}: {products['count']:,} products, {interactions['count']:,} interactions of "
+                f"{out}: {products['count']:,} products, {interactions['count']:,} interactions of "
                 f"{interactions['queries']:,} queries, {unusable}"
             )
         for code, count in rejected["by_reason"].items():
-            print(f"  {code}: {count:,} (see {self.out / rejected['file']})")
+            print(f"  {code}: {count:,} (see {out}/{rejected['file']})")
         for code, count in rejected["images"].items():
             print(f"  {code}: {count:,} images left out of products that have others (see the same file)")
         if "judgments" in manifest:
             judgments = manifest["judgments"]
-            print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {self.out}/judgments")
+            print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {out}/judgments")
         if self.screen is not None:
             print("\n".join(findings(trained, manifest["screening"])))
 

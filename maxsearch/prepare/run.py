@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
-from maxsearch.errors import MaxsearchError
+from maxsearch.data.remote import is_url
+from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import directory_in_place, write_json
 from maxsearch.manifest import MANIFEST
 from maxsearch.prepare.embedded.run import run as run_embedded
@@ -15,6 +16,7 @@ from maxsearch.prepare.manifest import Contents, check_replaceable, manifest_of,
 from maxsearch.prepare.options import PrepareOptions, checked, part_folder
 from maxsearch.prepare.rejections import REJECTED, Rejections
 from maxsearch.prepare.splits import TRAIN
+from maxsearch.prepare.store import dataset_at
 from maxsearch.progress import Progress
 
 __all__ = ["PrepareOptions", "prepare"]
@@ -39,7 +41,9 @@ def prepare(options: PrepareOptions, progress: Progress | None = None, runner: R
       UsageError: an option or a column cannot be used, or `out` holds other files.
       MaxsearchError: a file cannot be read or written, too many rows are rejected, or none is left.
     """
-    out = options.out.resolve()
+    if isinstance(options.out, str) and is_url(options.out):
+        return _prepare_remotely(options.out, checked(options), progress, runner)
+    out = Path(options.out).resolve()
     options = checked(options)
     check_replaceable(out)
     aside = out.with_name(f"{out.name}.{REJECTED}")
@@ -52,6 +56,18 @@ def prepare(options: PrepareOptions, progress: Progress | None = None, runner: R
         raise MaxsearchError(
             f"cannot write {error.filename or out} ({error.strerror or error}): make room or choose another --out"
         ) from None
+    return manifest
+
+
+def _prepare_remotely(url: str, options: PrepareOptions, progress: Progress | None, runner: Runner) -> dict[str, Any]:
+    """As `prepare`, to a folder of an object store; the rejected rows of a failure go to the current folder."""
+    if options.screening is not None:
+        raise UsageError(f"--screen reads the written shards again, which --out {url} has not on disk: give a folder")
+    aside = Path.cwd() / f"{PurePosixPath(url).name}.{REJECTED}"
+    with dataset_at(url) as draft:
+        manifest = _fill(draft, options, aside, progress, runner)
+        write_json(draft / MANIFEST, manifest)
+    aside.unlink(missing_ok=True)
     return manifest
 
 

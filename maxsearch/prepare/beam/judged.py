@@ -15,6 +15,7 @@ from maxsearch.prepare.beam.clicks import Pair
 from maxsearch.prepare.beam.sinks import WriteSorted, read_sorted, sorted_files
 from maxsearch.prepare.held_out import query_id, write_judged
 from maxsearch.prepare.splits import CONDITIONS, TRAIN, condition
+from maxsearch.prepare.store import Store
 
 JUDGED = "judged"
 FILES = 256  # of each part and condition, which are sorted on their own and merged
@@ -23,10 +24,10 @@ FILES = 256  # of each part and condition, which are sorted on their own and mer
 class WriteHeldOut(beam.PTransform):
     """From all pairs to files of those held out, by part and condition."""
 
-    def __init__(self, draft: Path) -> None:
-        """Takes the draft's folder."""
+    def __init__(self, store: Store) -> None:
+        """Takes the place."""
         super().__init__()
-        self._draft = draft
+        self._store = store
 
     def expand(self, pairs: Any) -> Any:
         """Builds the steps."""
@@ -46,15 +47,15 @@ class WriteHeldOut(beam.PTransform):
             {"seen": seen, "held": held}
             | "Join held out with training" >> beam.CoGroupByKey()
             | "Tell conditions" >> beam.FlatMap(_told)
-            | "Files" >> WriteSorted(self._draft, JUDGED)
+            | "Files" >> WriteSorted(self._store, JUDGED)
         )
 
 
-def write_held_out(draft: Path, part: str, folder: Path) -> dict[str, Any]:
+def write_held_out(store: Store, part: str, folder: Path) -> dict[str, Any]:
     """Writes the judgments of every condition that a part has a pair for.
 
     Args:
-      draft: where `WriteHeldOut` has written.
+      store: where `WriteHeldOut` has written.
       part: the part.
       folder: its folder.
 
@@ -63,9 +64,9 @@ def write_held_out(draft: Path, part: str, folder: Path) -> dict[str, Any]:
     """
     given = {}
     for name in CONDITIONS:
-        files = sorted_files(draft, JUDGED, f"{part}-{name}-*")
+        files = sorted_files(store, JUDGED, f"{part}-{name}-")
         if files:
-            given[name] = write_judged(folder, name, _queries(files), _pairs(files))
+            given[name] = write_judged(folder, name, _queries(store, files), _pairs(store, files))
     return given
 
 
@@ -78,15 +79,15 @@ def _told(element: tuple[str, Any]) -> Iterator[tuple[str, tuple[str, str, str]]
         yield f"{pair.part}-{name}-{zlib.crc32(plain.encode()) % FILES:03d}", (plain, pair.product_id, pair.query)
 
 
-def _merged(files: list[Path]) -> Iterator[list[str]]:
-    return heapq.merge(*map(read_sorted, files))
+def _merged(store: Store, files: list[str]) -> Iterator[list[str]]:
+    return heapq.merge(*(read_sorted(store, name) for name in files))
 
 
-def _queries(files: list[Path]) -> Iterator[tuple[str, str]]:
-    for plain, group in groupby(_merged(files), key=itemgetter(0)):
+def _queries(store: Store, files: list[str]) -> Iterator[tuple[str, str]]:
+    for plain, group in groupby(_merged(store, files), key=itemgetter(0)):
         yield query_id(plain), min(query for _, _, query in group)
 
 
-def _pairs(files: list[Path]) -> Iterator[tuple[str, str]]:
-    for (plain, product_id), _ in groupby(_merged(files), key=itemgetter(0, 1)):
+def _pairs(store: Store, files: list[str]) -> Iterator[tuple[str, str]]:
+    for (plain, product_id), _ in groupby(_merged(store, files), key=itemgetter(0, 1)):
         yield query_id(plain), product_id

@@ -1,7 +1,6 @@
 """Rejected rows in a pipeline, gathered in the order of their rows for the process that counts and judges them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -9,6 +8,7 @@ import apache_beam as beam
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.prepare.beam.numbering import Order
 from maxsearch.prepare.beam.sinks import WriteSorted, read_sorted, sorted_files
+from maxsearch.prepare.store import Store
 
 LETTERS = "letters"
 RANGE = 1 << 20  # neighbouring rows whose letters one file holds
@@ -25,20 +25,20 @@ def letter(kind: int, order: Order, bad: BadRecord, picture: int = 0) -> Letter:
 class WriteLetters(beam.PTransform):
     """Writes letters to files whose names sort as their rows do."""
 
-    def __init__(self, draft: Path) -> None:
-        """Takes the draft's folder."""
+    def __init__(self, store: Store) -> None:
+        """Takes the place."""
         super().__init__()
-        self._draft = draft
+        self._store = store
 
     def expand(self, letters: Any) -> Any:
         """Builds the steps."""
-        return letters | "Key by range" >> beam.Map(_with_range) | "Files" >> WriteSorted(self._draft, LETTERS)
+        return letters | "Key by range" >> beam.Map(_with_range) | "Files" >> WriteSorted(self._store, LETTERS)
 
 
-def read_letters(draft: Path, kind: int) -> Iterator[tuple[Order, bool, BadRecord]]:
+def read_letters(store: Store, kind: int) -> Iterator[tuple[Order, bool, BadRecord]]:
     """The letters of one table in the order of its rows: (order, whether it is of a picture, fault)."""
-    for path in sorted_files(draft, LETTERS, f"{kind}-*"):
-        for _, (part, index, row), picture, code, reason in read_sorted(path):
+    for name in sorted_files(store, LETTERS, f"{kind}-"):
+        for _, (part, index, row), picture, code, reason in read_sorted(store, name):
             yield (part, index, row), picture > 0, BadRecord(code, reason)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -22,16 +21,17 @@ from maxsearch.prepare.beam.words import Rank, WriteKeywords
 from maxsearch.prepare.options import PrepareOptions
 from maxsearch.prepare.splits import TRAIN
 from maxsearch.prepare.steps import Rules
+from maxsearch.prepare.store import Store
 from maxsearch.prepare.totals import ExactSum
 
 
-def build(pipeline: Any, options: PrepareOptions, draft: Path) -> None:
+def build(pipeline: Any, options: PrepareOptions, store: Store) -> None:
     """Adds all steps to a pipeline.
 
     Args:
       pipeline: an empty beam.Pipeline.
       options: checked ones.
-      draft: the folder to fill, which all workers and this process see.
+      store: where the files go, for all workers and this process.
     """
     rules = Rules.of(options)
     catalogue, log = table_at(options.products), table_at(options.interactions)
@@ -54,8 +54,8 @@ def build(pipeline: Any, options: PrepareOptions, draft: Path) -> None:
     described = finished["products"] | "Describe products" >> beam.MapTuple(_described)
     failures = (listed.failures, clicked.failures) | "All failures" >> beam.Flatten()
     accounts = {
-        "products": finished["products"] | "Product shards" >> WriteShards(draft, "products", options, product_totals),
-        "interactions": packed | "Interaction shards" >> WriteShards(draft, "interactions", options, pair_totals),
+        "products": finished["products"] | "Product shards" >> WriteShards(store, "products", options, product_totals),
+        "interactions": packed | "Interaction shards" >> WriteShards(store, "interactions", options, pair_totals),
         "attributes": described
         | "Names of attributes" >> beam.FlatMapTuple(lambda part, _, texts: [(part, name) for name in texts[2]])
         | "Distinct attributes" >> beam.Distinct()
@@ -82,14 +82,14 @@ def build(pipeline: Any, options: PrepareOptions, draft: Path) -> None:
             | "List their rows" >> beam.combiners.ToList()
         )
     if options.keywords:
-        accounts["lexicon"] = _add_keywords(described, ordered, options.keywords, draft)
+        accounts["lexicon"] = _add_keywords(described, ordered, options.keywords, store)
     if options.splits is not None:
         held = pairs | "Pairs" >> beam.Values()
-        _ = held | "Held-out judgments" >> WriteHeldOut(draft)
+        _ = held | "Held-out judgments" >> WriteHeldOut(store)
     for name, value in accounts.items():
-        _ = value | f"Account of {name}" >> WriteAccount(draft, name)
+        _ = value | f"Account of {name}" >> WriteAccount(store, name)
     letters = (listed.letters, repeats, finished[LETTERS], clicked.letters, unusable)
-    _ = letters | "All letters" >> beam.Flatten() | "Letters" >> WriteLetters(draft)
+    _ = letters | "All letters" >> beam.Flatten() | "Letters" >> WriteLetters(store)
 
 
 class SumExactly(beam.CombineFn):
@@ -112,7 +112,7 @@ class SumExactly(beam.CombineFn):
         return ExactSum(partials).value
 
 
-def _add_keywords(described: Any, ordered: Any, size: int, draft: Path) -> Any:
+def _add_keywords(described: Any, ordered: Any, size: int, store: Store) -> Any:
     """Adds the steps for the keywords of the training part; gives the list of them."""
     training = described | "Training texts" >> beam.Filter(lambda product: product[0] == TRAIN)
     asked = ordered | "Training pairs" >> beam.Filter(lambda pair: pair[0] == TRAIN)
@@ -125,7 +125,7 @@ def _add_keywords(described: Any, ordered: Any, size: int, draft: Path) -> Any:
         | "Texts by product" >> beam.MapTuple(lambda part, number, texts: (number, (texts[0], texts[1]))),
         "queries": asked
         | "Queries by product" >> beam.MapTuple(lambda part, number, order, pair: (pair.number, (number, pair.query))),
-    } | "Keywords of products" >> WriteKeywords(draft, lexicon)
+    } | "Keywords of products" >> WriteKeywords(store, lexicon)
     return lexicon | "List keywords" >> beam.Map(lambda lexicon: list(lexicon.words))
 
 

@@ -67,7 +67,7 @@ class Choose(beam.PTransform):
 
 
 class Finish(beam.PTransform):
-    """From rows and (part, number, order, (id, variant)) to (part, number, packed product), and lost pictures' letters."""
+    """From rows and (part, number, order, (id, variant)) to (part, number, packed product), and letters of pictures."""
 
     def expand(self, inputs: Any) -> Any:
         """Builds the steps from {"rows", "numbers"}."""

@@ -1,7 +1,6 @@
 """The keywords' part of the pipeline: the vocabulary of the training part, and the ids of each of its products."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -12,6 +11,7 @@ from jaxtyping import Int16
 from maxsearch.data.keywords import Lexicon, is_frequent, may_be_keyword, merged_forms, normalized, stem, words_of
 from maxsearch.data.product_keywords import product_row
 from maxsearch.prepare.beam.sinks import WriteSorted, read_sorted, sorted_files
+from maxsearch.prepare.store import Store
 
 KEYWORDS = "keywords"
 RANGE = 1 << 16  # products whose keywords one file holds
@@ -53,10 +53,10 @@ class Rank(beam.PTransform):
 class WriteKeywords(beam.PTransform):
     """Writes the keywords of products to files whose names sort as the products do."""
 
-    def __init__(self, draft: Path, lexicon: Any) -> None:
-        """Takes the draft's folder and the lexicon's collection."""
+    def __init__(self, store: Store, lexicon: Any) -> None:
+        """Takes the place, and the lexicon's collection."""
         super().__init__()
-        self._draft, self._lexicon = draft, lexicon
+        self._store, self._lexicon = store, lexicon
 
     def expand(self, inputs: Any) -> Any:
         """Builds the steps from {"texts": (number, (title, texts)), "queries": (number, (place, query))}.
@@ -68,14 +68,14 @@ class WriteKeywords(beam.PTransform):
             | "Join texts with queries" >> beam.CoGroupByKey()
             | "Find keywords" >> beam.Map(_row, AsSingleton(self._lexicon))
             | "Key by range" >> beam.Map(lambda row: (f"{row[0] // RANGE:08d}", row))
-            | "Files" >> WriteSorted(self._draft, KEYWORDS)
+            | "Files" >> WriteSorted(self._store, KEYWORDS)
         )
 
 
-def read_keywords(draft: Path) -> Iterator[Int16[np.ndarray, " 48"]]:
+def read_keywords(store: Store) -> Iterator[Int16[np.ndarray, " 48"]]:
     """The keywords of every product, in their order."""
-    for path in sorted_files(draft, KEYWORDS):
-        for _, row in read_sorted(path):
+    for name in sorted_files(store, KEYWORDS):
+        for _, row in read_sorted(store, name):
             yield np.array(row, np.int16)
 
 
