@@ -107,7 +107,7 @@ def _drawn(folder: Path) -> PrepareOptions:
 def _fashion(folder: Path) -> PrepareOptions:
     if not FASHION.is_dir():
         pytest.skip("the fashion catalogue is not on this machine")
-    table = pq.read_table(FASHION / "products.train.parquet").slice(0, 800)
+    table = pq.read_table(FASHION / "products.train.parquet").slice(0, 300)
     pq.write_table(table, folder / "products.parquet")
     known = set(table["product_id"].to_pylist())
     with (FASHION / "clicks.train.csv").open(newline="") as stream, (folder / "clicks.csv").open("w") as copy:
@@ -275,7 +275,9 @@ def test_a_dataset_in_an_object_store(tmp_path: Path) -> None:
     there = dataclasses.replace(options, out=f"memory://{tmp_path.name}/data")
     _beam(there)
     assert _stored(str(there.out)) == _contents(tmp_path / "data")
-    with pytest.raises(UsageError, match=r"holds files, such as dev/.*, and is not replaced: give a new or empty folder"):
+    with pytest.raises(UsageError, match=r"holds files, such as dev/.*, and is not replaced: give a new or empty"):
+        UsageError, match=r"holds files, such as dev/.*, and is not replaced: give a new or empty folder"
+    ):
         _beam(there)
 
 

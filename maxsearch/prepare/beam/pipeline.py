@@ -16,7 +16,7 @@ from maxsearch.prepare.beam.letters import LETTERS, WriteLetters
 from maxsearch.prepare.beam.numbering import Number
 from maxsearch.prepare.beam.products import Choose, Finish, packed_product
 from maxsearch.prepare.beam.rows import ReadTable
-from maxsearch.prepare.beam.sinks import WriteAccount, WriteShards
+from maxsearch.prepare.beam.sinks import ACCOUNTS, WriteShards, WriteSorted
 from maxsearch.prepare.beam.words import Rank, WriteKeywords
 from maxsearch.prepare.options import PrepareOptions
 from maxsearch.prepare.splits import TRAIN
@@ -58,20 +58,17 @@ def build(pipeline: Any, options: PrepareOptions, store: Store) -> None:
         "interactions": packed | "Interaction shards" >> WriteShards(store, "interactions", options, pair_totals),
         "attributes": described
         | "Names of attributes" >> beam.FlatMapTuple(lambda part, _, texts: [(part, name) for name in texts[2]])
-        | "Distinct attributes" >> beam.Distinct()
-        | "List attributes" >> beam.combiners.ToList(),
+        | "Distinct attributes" >> beam.Distinct(),
         "queries": ordered
         | "Queries" >> beam.MapTuple(lambda part, number, order, pair: (part, pair.query))
         | "Distinct queries" >> beam.Distinct()
-        | "Count queries" >> beam.combiners.Count.PerKey()
-        | "List counts" >> beam.combiners.ToList(),
-        "total_weight": ordered
+        | "Count queries" >> beam.combiners.Count.PerKey(),
+        "weights": ordered
         | "Weights" >> beam.MapTuple(lambda part, number, order, pair: (part, pair.weight))
-        | "Add up weights" >> beam.CombinePerKey(SumExactly())
-        | "List sums" >> beam.combiners.ToList(),
+        | "Add up weights" >> beam.CombinePerKey(SumExactly()),
         "pairs": pairs | "Count pairs" >> beam.combiners.Count.Globally(),
-        "product_rows": listed.counts | "List product rows" >> beam.combiners.ToList(),
-        "interaction_rows": clicked.counts | "List interaction rows" >> beam.combiners.ToList(),
+        "product_rows": listed.counts,
+        "interaction_rows": clicked.counts,
         "failures": failures | "First failures" >> beam.combiners.Top.Smallest(1),
     }
     if options.screening is not None:
@@ -79,15 +76,13 @@ def build(pipeline: Any, options: PrepareOptions, store: Store) -> None:
             numbers
             | "Training products" >> beam.Filter(lambda chosen: chosen[0] == TRAIN)
             | "Their rows" >> beam.Map(lambda chosen: (chosen[1], chosen[2]))
-            | "List their rows" >> beam.combiners.ToList()
         )
     if options.keywords:
-        accounts["lexicon"] = _add_keywords(described, ordered, options.keywords, store)
+        accounts["keywords"] = _add_keywords(described, ordered, options.keywords, store)
     if options.splits is not None:
-        held = pairs | "Pairs" >> beam.Values()
-        _ = held | "Held-out judgments" >> WriteHeldOut(store)
-    for name, value in accounts.items():
-        _ = value | f"Account of {name}" >> WriteAccount(store, name)
+        _ = pairs | "Pairs" >> beam.Values() | "Held-out judgments" >> WriteHeldOut(store)
+    named = [values | f"Name {name}" >> beam.Map(_under, name) for name, values in accounts.items()]
+    _ = named | "All accounts" >> beam.Flatten() | "Accounts" >> WriteSorted(store, ACCOUNTS)
     letters = (listed.letters, repeats, finished[LETTERS], clicked.letters, unusable)
     _ = letters | "All letters" >> beam.Flatten() | "Letters" >> WriteLetters(store)
 
@@ -127,6 +122,10 @@ def _add_keywords(described: Any, ordered: Any, size: int, store: Store) -> Any:
         | "Queries by product" >> beam.MapTuple(lambda part, number, order, pair: (pair.number, (number, pair.query))),
     } | "Keywords of products" >> WriteKeywords(store, lexicon)
     return lexicon | "List keywords" >> beam.Map(lambda lexicon: list(lexicon.words))
+
+
+def _under(value: Any, name: str) -> tuple[str, Any]:
+    return name, value
 
 
 def _own(first: Any, pair: Pair) -> tuple[str, Any, Pair]:

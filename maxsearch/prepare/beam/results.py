@@ -41,34 +41,32 @@ def finished(options: PrepareOptions, draft: Path, store: Store, rejections: Rej
             f"nothing of what the Beam workers wrote is at {store.place}: give an --out that all of them see, a shared "
             "folder or the URL of an object store"
         )
-    shards, clicked = accounts["products"], accounts["interactions"]
     parts = (TRAIN, *(options.splits.shares if options.splits is not None else ()))
-    judge = partial(_judge, store, rejections, accounts["failures"])
-    kept = sum(account["count"] for account in shards.values())
-    starts = judge(products.KIND, PRODUCTS_FILE, table_at(options.products), accounts["product_rows"], kept)
+    catalogue, log = table_at(options.products), table_at(options.interactions)
+    shards, interactions = _shards(accounts.get("products", [])), _shards(accounts.get("interactions", []))
+    judge = partial(_judge, store, rejections, accounts)
+    starts = judge(products.KIND, PRODUCTS_FILE, catalogue, "product_rows", len(shards))
     for part in parts:
         require_products(part, part in shards)
-    judge(
-        clicks.KIND, INTERACTIONS_FILE, table_at(options.interactions), accounts["interaction_rows"], accounts["pairs"]
-    )
+    judge(clicks.KIND, INTERACTIONS_FILE, log, "interaction_rows", accounts["pairs"][0])
     for part in parts:
-        require_interactions(part, part in clicked)
+        require_interactions(part, part in interactions)
         part_folder(draft, part, options).mkdir(exist_ok=True)
     keywords = NO_KEYWORDS
     if options.keywords:
-        folder, lexicon = part_folder(draft, TRAIN, options), Lexicon(tuple(accounts["lexicon"]))
+        folder, lexicon = part_folder(draft, TRAIN, options), Lexicon(tuple(accounts["keywords"][0]))
         keywords = write_keywords(folder, lexicon, shards[TRAIN]["count"], read_keywords(store))
-    queries, weights = dict(accounts["queries"]), dict(accounts["total_weight"])
-    rows = [starts[number] + row for _, (number, _, row) in sorted(accounts.get("screened_rows", []))]
+    queries, weights = dict(accounts["queries"]), dict(accounts["weights"])
+    rows = [starts[number] + row for _, (number, _, row) in accounts.get("screened_rows", [])]
     judged = {part: write_held_out(store, part, part_folder(draft, part, options)) for part in parts if part != TRAIN}
     return {
         part: Contents(
             products=shards[part],
-            interactions=clicked[part],
+            interactions=interactions[part],
             queries=queries[part],
             total_weight=weights[part],
             keywords=keywords if part == TRAIN else NO_KEYWORDS,
-            attributes=sorted(name for owner, name in accounts["attributes"] if owner == part),
+            attributes=[name for owner, name in accounts.get("attributes", []) if owner == part],
             rows=rows if part == TRAIN else (),
             more={} if part == TRAIN else {"judgments": judged[part]},
         )
@@ -76,14 +74,25 @@ def finished(options: PrepareOptions, draft: Path, store: Store, rejections: Rej
     }
 
 
+def _shards(found: list[list[Any]]) -> dict[str, dict[str, Any]]:
+    """The manifest's account of shards by part, as `write_shards` gives it."""
+    accounts: dict[str, dict[str, Any]] = {}
+    for part, name, records, size, digest in found:
+        account = accounts.setdefault(part, {"count": 0, "bytes": 0, "shards": []})
+        account["count"] += records
+        account["bytes"] += size
+        account["shards"].append({"name": name, "records": records, "bytes": size, "sha256": digest})
+    return accounts
+
+
 def _judge(
     store: Store,
     rejections: Rejections,
-    failures: list[Any],
+    accounts: dict[str, list[Any]],
     kind: int,
     what: str,
     table: Table,
-    counts: list[list[int]],
+    counted: str,
     kept: int,
 ) -> list[int]:
     """Writes a table's letters down, and ends the run where it could not be read or is too bad.
@@ -91,7 +100,7 @@ def _judge(
     Returns:
       the rows before each of its files.
     """
-    rows = [count for _, count in sorted(counts)]
+    rows = [count for _, count in accounts[counted]]
     if isinstance(table, Parts):
         table.counted(rows)
     starts = list(accumulate(rows, initial=0))
@@ -100,7 +109,7 @@ def _judge(
             rejections.add_image(table, starts[part] + row, bad)
         else:
             rejections.add(what, table, starts[part] + row, bad)
-    for failed, _, code, sentence in failures:
+    for failed, _, code, sentence in accounts["failures"][0]:
         if failed == kind:
             raise (UsageError if code == UsageError.exit_code else MaxsearchError)(sentence)
     rejections.check(what, table, sum(rows), kept)

@@ -22,7 +22,7 @@ ACCOUNTS = "accounts"
 
 
 class WriteShards(beam.PTransform):
-    """From (part, number, record) to shards, and the manifest's account of them by part, as `write_shards` gives it."""
+    """From (part, number, record) to shards, and (part, name, records, bytes, sha256) of each."""
 
     def __init__(self, store: Store, name: str, options: PrepareOptions, totals: Any) -> None:
         """Takes the place, the records' kind, and the pipeline's {part: number of records}."""
@@ -39,8 +39,6 @@ class WriteShards(beam.PTransform):
             | "Key by shard" >> beam.Map(lambda record: ((record[0], record[1] // limit), (record[1], record[2])))
             | "Gather shards" >> beam.GroupByKey()
             | "Write shards" >> beam.ParDo(write, AsSingleton(self._totals))
-            | "List shards" >> beam.combiners.ToList()
-            | "Account for shards" >> beam.Map(_account)
         )
 
 
@@ -50,7 +48,7 @@ class _WriteShard(beam.DoFn):
 
     def process(
         self, element: tuple[tuple[str, int], Iterable[tuple[int, bytes]]], totals: dict[str, int]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    ) -> Iterator[tuple[str, str, int, int, str]]:
         (part, number), group = element
         name = f"{self._name}-{number:05d}-of-{-(-totals[part] // self._limit):05d}.array_record"
         with self._store.drafting() as folder:
@@ -59,28 +57,9 @@ class _WriteShard(beam.DoFn):
                 writer.write(record)
             (shard,) = writer.finish()
             written = Path(shard.filename)
-            account = {
-                "name": name,
-                "records": shard.take,
-                "bytes": written.stat().st_size,
-                "sha256": sha256_of(written),
-            }
+            size, digest = written.stat().st_size, sha256_of(written)
             self._store.keep(written, f"{part}/{name}" if self._split else name)
-        yield part, account
-
-
-class WriteAccount(beam.PTransform):
-    """Writes the one value of a collection for the process that started the pipeline; see `read_accounts`."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        """Takes the place and the value's name."""
-        super().__init__()
-        self._store, self._name = store, f"{SCRATCH}/{ACCOUNTS}/{name}.json"
-
-    def expand(self, value: Any) -> Any:
-        """Builds the step."""
-        store, name = self._store, self._name
-        return value | "Write" >> beam.Map(lambda value: store.write(name, json.dumps(value).encode()))
+        yield part, name, shard.take, size, digest
 
 
 class WriteSorted(beam.PTransform):
@@ -101,10 +80,9 @@ class WriteSorted(beam.PTransform):
         )
 
 
-def read_accounts(store: Store) -> dict[str, Any]:
-    """What `WriteAccount` wrote, by name."""
-    names = store.names(f"{SCRATCH}/{ACCOUNTS}")
-    return {PurePosixPath(name).stem: json.loads("".join(store.lines(name))) for name in names}
+def read_accounts(store: Store) -> dict[str, list[Any]]:
+    """The lines that `WriteSorted` wrote to ACCOUNTS, by name."""
+    return {PurePosixPath(name).stem: list(read_sorted(store, name)) for name in sorted_files(store, ACCOUNTS)}
 
 
 def read_sorted(store: Store, name: str) -> Iterator[Any]:
@@ -119,13 +97,3 @@ def sorted_files(store: Store, folder: str, start: str = "") -> list[str]:
 
 def _sorted(lines: Iterable[Any]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in sorted(lines)).encode()
-
-
-def _account(shards: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    accounts: dict[str, Any] = {}
-    for part, shard in sorted(shards, key=lambda pair: (pair[0], pair[1]["name"])):
-        account = accounts.setdefault(part, {"count": 0, "bytes": 0, "shards": []})
-        account["count"] += shard["records"]
-        account["bytes"] += shard["bytes"]
-        account["shards"].append(shard)
-    return accounts
