@@ -1,19 +1,21 @@
 """Files that appear whole or not at all, with checksums."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from maxsearch.errors import MaxsearchError, UsageError
 
 LOCK = ".lock"
+DRAFT, OLD = ".draft-", ".old-"
 
 
 def sha256_of(path: Path) -> str:
@@ -88,17 +90,18 @@ def locked(folder: Path, *, flag: str) -> Iterator[None]:
 def directory_in_place(path: Path) -> Iterator[Path]:
     """Yields an empty folder beside `path` that takes its place when the block ends without an error.
 
-    An older folder at `path` is replaced; a block that fails leaves it as it was.
+    An older folder at `path` is replaced; a block that fails leaves it as it was. What a killed process left beside
+    `path` is cleared away by the next one.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    draft.chmod(0o755)
+    _clear_abandoned(path)
+    draft, held = _locked_draft(path)
     try:
         yield draft
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.replace(old / path.name)
+            old = _set_aside(path, draft)
+            path.replace(old)
             draft.replace(path)
             shutil.rmtree(old)
         else:
@@ -106,3 +109,55 @@ def directory_in_place(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    finally:
+        os.close(held)
+
+
+def _locked_draft(path: Path) -> tuple[Path, int]:
+    """A new folder beside `path`, and its lock, which ends with this process."""
+    while True:
+        draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{DRAFT}"))
+        draft.chmod(0o755)
+        held = os.open(draft, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if draft.exists():
+            return draft, held
+        os.close(held)  # another process took it for abandoned before it was locked
+
+
+def _set_aside(path: Path, draft: Path) -> Path:
+    """Where the older folder waits while a draft takes its place."""
+    return draft.with_name(f".{path.name}{OLD}{draft.name.rpartition(DRAFT)[2]}")
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Removes drafts of processes that are gone, and puts an older folder back that one had moved aside."""
+    drafts = path.parent.glob(f".{glob.escape(path.name)}{DRAFT}????????")
+    held = {draft: _try_lock(draft) for draft in drafts}
+    busy = {_set_aside(path, draft) for draft, lock in held.items() if lock is None}
+    for old in path.parent.glob(f".{glob.escape(path.name)}{OLD}????????"):
+        if old in busy:
+            continue
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.replace(path)
+    for draft, lock in held.items():
+        if lock is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+            os.close(lock)
+
+
+def _try_lock(draft: Path) -> int | None:
+    """Locks the draft of a process that is gone; None while it lives, or where that cannot be told."""
+    try:
+        held = os.open(draft, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held

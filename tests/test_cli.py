@@ -24,7 +24,7 @@ def test_from_a_catalogue_to_search_results(tmp_path: Path, capsys: pytest.Captu
     tiny.quiet("prepare", *tiny.prepare_words(data))
     said = capsys.readouterr()
     assert said.out == f"{data}: 150 products, 2,511 interactions of 2,150 queries, 0 rows rejected\n"
-    assert said.err.count("\n") == 2
+    assert said.err.count("\n") == 3
 
     tiny.quiet("train", tiny.preset(), "--data", data, "--run", run, "--steps", 3)
     assert capsys.readouterr().out.startswith(f"{run}: 3 steps in ")

@@ -122,18 +122,10 @@ def test_a_list_of_pictures_in_one_column(tmp_path: Path) -> None:
         {"product_id": ["a", "b", "c"], "title": ["x"] * 3, "image": cells, "text": [["A ", "b"], [], None]}
     )
     pq.write_table(table, tmp_path / "p.parquet")
-    lost: list[tuple[int, str]] = []
-    found = read_products(
-        tmp_path / "p.parquet",
-        columns={},
-        image_dir=tmp_path,
-        edge=64,
-        lost_image=lambda row, bad: lost.append((row, bad.code)),
-    )
+    found = read_products(tmp_path / "p.parquet", columns={}, image_dir=tmp_path, edge=64)
     a, b, c = (product for _, product in found)
     assert (a.images, a.texts) == ((jpeg(1), jpeg(2)), ("A b",))
     assert b == Product("b", "x") and c == Product("c", "x")
-    assert lost == [(1, "missing_image_file")]
 
 
 def test_a_column_of_pictures_that_is_not_mapped_is_no_attribute(tmp_path: Path) -> None:

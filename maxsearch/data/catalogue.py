@@ -3,15 +3,15 @@
 import math
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from maxsearch.data.images import fit_image
+from maxsearch.data.pooled import in_order
 from maxsearch.data.records import Product
 from maxsearch.data.table_formats import BadRecord, Rows, is_text
 from maxsearch.data.table_parts import TableSource, table_at
@@ -32,6 +32,7 @@ __all__ = [
     "PRODUCT_FIELDS",
     "BadRecord",
     "click_from_row",
+    "duplicate_id",
     "interaction_columns",
     "position_of",
     "product_columns",
@@ -41,8 +42,6 @@ __all__ = [
 
 CheckedRow = tuple[int, dict[str, Any] | BadRecord]
 CheckedProduct = tuple[int, Product | BadRecord]
-ConvertedRow = tuple[int, Product | BadRecord, list[BadRecord]]  # with the pictures that were left out
-Told = Callable[[int, BadRecord], None]
 
 PRODUCT_FIELDS = ("product_id", "title", "image", "text", "variant")
 INTERACTION_FIELDS = ("query", "product_id", "weight", "position")
@@ -179,7 +178,7 @@ def position_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> int:
 
 
 def read_products(
-    path: TableSource, *, columns: Columns, image_dir: Path | None, edge: int, lost_image: Told | None = None
+    path: TableSource, *, columns: Columns, image_dir: Path | None, edge: int
 ) -> Iterator[CheckedProduct]:
     """Streams a products file.
 
@@ -188,7 +187,6 @@ def read_products(
       columns: {field: column} of the user's mapping; see `product_columns`.
       image_dir: folder of the pictures when the image column holds paths.
       edge: pictures are shrunk to fit a square of this many pixels.
-      lost_image: called with the row and the fault of each picture that is left out of a product which has others.
 
     Yields:
       (row, product), or (row, BadRecord) for a row that cannot be used, such as one that repeats an id.
@@ -200,47 +198,40 @@ def read_products(
     found = product_columns(path, columns)
     first_rows: dict[str, int] = {}
     convert = partial(_products_of, columns=found, image_dir=image_dir, edge=edge)
-    for row, product, unusable in _threaded(convert, read_rows(path, what=PRODUCTS_FILE)):
-        if isinstance(product, BadRecord):
-            yield row, product
-            continue
-        first = first_rows.setdefault(product.product_id, row)
-        if first == row:
-            if lost_image:
-                for bad in unusable:
-                    lost_image(row, bad)
-            yield row, product
-        else:
-            again = f"repeats the product_id {product.product_id!r} of row {path.said(first)}"
-            yield row, BadRecord("duplicate_id", again)
+    threads = len(os.sched_getaffinity(0))  # they pay: pictures are read and decoded outside Python's lock
+    with ThreadPoolExecutor(threads) as pool:
+        for products in in_order(pool, convert, _chunks(read_rows(path, what=PRODUCTS_FILE)), 2 * threads):
+            for row, product in products:
+                if isinstance(product, BadRecord):
+                    yield row, product
+                    continue
+                first = first_rows.setdefault(product.product_id, row)
+                yield row, product if first == row else duplicate_id(product.product_id, path.said(first))
+
+
+def duplicate_id(product_id: str, first: str) -> BadRecord:
+    """The fault of a product whose id an earlier usable row has; `first` says which, as `Table.said` does."""
+    return BadRecord("duplicate_id", f"repeats the product_id {product_id!r} of row {first}")
 
 
 def _products_of(
     rows: Sequence[CheckedRow], *, columns: Columns, image_dir: Path | None, edge: int
-) -> list[ConvertedRow]:
-    products: list[ConvertedRow] = []
+) -> list[CheckedProduct]:
+    products: list[CheckedProduct] = []
     for row, cells in rows:
         if isinstance(cells, BadRecord):
-            products.append((row, cells, []))
+            products.append((row, cells))
             continue
         try:
-            products.append((row, *product_from_row(cells, columns, image_dir=image_dir, edge=edge)))
+            products.append((row, product_from_row(cells, columns, image_dir=image_dir, edge=edge)[0]))
         except BadRecord as bad:
-            products.append((row, bad, []))
+            products.append((row, bad))
     return products
 
 
-def _threaded(convert: Callable[[Sequence[CheckedRow]], list[ConvertedRow]], rows: Rows) -> Iterator[ConvertedRow]:
-    """Converts rows in their order; threads pay because pictures are read and decoded outside Python's lock."""
-    workers = len(os.sched_getaffinity(0))
-    pending: deque[Future[list[ConvertedRow]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        while chunk := list(islice(rows, CHUNK)):
-            pending.append(pool.submit(convert, chunk))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+def _chunks(rows: Rows) -> Iterator[list[CheckedRow]]:
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk
 
 
 def _cell(row: Mapping[str, Any], columns: Columns, field: str) -> Any:

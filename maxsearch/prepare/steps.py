@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.data.catalogue import click_from_row, interaction_columns, position_of, product_columns, product_from_row
+from maxsearch.data.catalogue import duplicate_id as duplicate_id  # one fault of a row among the others here
 from maxsearch.data.images import decode_image
 from maxsearch.data.keywords import normalized
 from maxsearch.data.records import Product
@@ -142,11 +143,6 @@ def debiased(weight: float, position: int, power: float) -> float:
 def unknown_product(product_id: str) -> BadRecord:
     """The fault of a click on a product that is not in the catalogue."""
     return BadRecord("unknown_product", f"names the product_id {product_id!r}, which no usable product has")
-
-
-def duplicate_id(product_id: str, first: str) -> BadRecord:
-    """The fault of a product whose id an earlier usable row has; `first` says which, as `Table.said` does."""
-    return BadRecord("duplicate_id", f"repeats the product_id {product_id!r} of row {first}")
 
 
 def infinite_total() -> BadRecord:

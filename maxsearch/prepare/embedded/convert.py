@@ -3,15 +3,15 @@
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, NamedTuple
 
+from maxsearch.data.pooled import in_order
 from maxsearch.data.records import pack_product
 from maxsearch.data.table_formats import BadRecord, Rows
 from maxsearch.errors import MaxsearchError
@@ -56,38 +56,22 @@ def converted(rows: Rows, rules: Rules, workers: int | None) -> Iterator[Convert
     if workers is None or workers == 0:
         few = rows if workers == 0 or cores == 1 else islice(rows, FEW)
         with ThreadPoolExecutor(cores) as threads:
-            yield from _spread(threads, convert, few, 2 * cores)
+            yield from chain.from_iterable(in_order(threads, convert, _chunks(few), 2 * cores))
         if few is rows:
             return
         first = next(rows, None)
         if first is None:
             return
-        rows = _chained(first, rows)
+        rows = chain([first], rows)
     count = workers or cores
     context = get_context("spawn")  # the libraries around hold threads, which do not survive a fork
     try:
         with ProcessPoolExecutor(count, context, initializer=_begin) as processes:
-            yield from _spread(processes, convert, rows, 2 * count)
+            yield from chain.from_iterable(in_order(processes, convert, _chunks(rows), 2 * count))
     except BrokenProcessPool:
         raise MaxsearchError(
             "a worker process of prepare died, most often for lack of memory: give fewer --workers, or 0"
         ) from None
-
-
-def _spread(
-    pool: Executor, convert: Callable[[Sequence[CheckedRow]], list[Converted]], rows: Rows, ahead: int
-) -> Iterator[Converted]:
-    pending: deque[Future[list[Converted]]] = deque()
-    try:
-        for chunk in _chunks(rows):
-            pending.append(pool.submit(convert, chunk))
-            if len(pending) > ahead:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
 
 
 def _chunks(rows: Rows) -> Iterator[list[CheckedRow]]:
@@ -110,11 +94,6 @@ def _size(cells: Any) -> int:
     if isinstance(cells, dict):
         return sum(map(_size, cells.values()))
     return sum(map(_size, cells)) if isinstance(cells, list) else 0
-
-
-def _chained(first: CheckedRow, rest: Rows) -> Rows:
-    yield first
-    yield from rest
 
 
 def _convert(rules: Rules, rows: Sequence[CheckedRow]) -> list[Converted]:
