@@ -257,10 +257,18 @@ def test_without_beam_the_runner_says_how_to_install_it(
     )
 
 
-def test_options_of_beam_need_its_runner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = tiny.prepare_words(tmp_path / "data")
-    code, said = tiny.fails(capsys, "prepare", *words, "--beam-options", "direct_num_workers=2")
-    assert code == 2 and said.endswith("--beam-options belong to Apache Beam: choose --runner beam too")
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        (["--beam-options", "direct_num_workers=2"], "--beam-options belong to Apache Beam: choose --runner beam too"),
+        (["--runner", "beam", "--workers", "2"], "give --beam-options direct_num_workers=N"),
+    ],
+)
+def test_options_of_the_other_runner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], end: str
+) -> None:
+    code, said = tiny.fails(capsys, "prepare", *tiny.prepare_words(tmp_path / "data"), *words)
+    assert code == 2 and said.endswith(end)
 
 
 def _stored(store: str) -> dict[str, bytes]:
@@ -276,8 +284,6 @@ def test_a_dataset_in_an_object_store(tmp_path: Path) -> None:
     _beam(there)
     assert _stored(str(there.out)) == _contents(tmp_path / "data")
     with pytest.raises(UsageError, match=r"holds files, such as dev/.*, and is not replaced: give a new or empty"):
-        UsageError, match=r"holds files, such as dev/.*, and is not replaced: give a new or empty folder"
-    ):
         _beam(there)
 
 

@@ -90,6 +90,8 @@ class Prepare:
 
         if self.beam_options and self.runner != "beam":
             raise UsageError("--beam-options belong to Apache Beam: choose --runner beam too")
+        if self.workers is not None and self.runner == "beam":
+            raise UsageError("--workers belongs to --runner embedded: give --beam-options direct_num_workers=N")
 
         given = self._given()
         options = PrepareOptions(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maxsearch.data.remote import is_url
 from maxsearch.data.table_formats import first_line
-from maxsearch.errors import MaxsearchError
+from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.prepare.beam.flags import settings_of
 from maxsearch.prepare.manifest import Contents
 from maxsearch.prepare.options import PrepareOptions
@@ -44,7 +44,11 @@ def run(
     store = Store(str(options.out) if remote else str(draft))
     if not remote:
         (draft / SCRATCH).mkdir()
-    pipeline = beam.Pipeline(runner=runner, options=settings)
+    try:
+        pipeline = beam.Pipeline(runner=runner, options=settings)
+    except ValueError as error:  # what a runner finds wrong with its options
+        said = " ".join(str(error).split())
+        raise UsageError(f"--beam-options {' '.join(flags)} is refused by Beam ({said})") from None
     build(pipeline, options, store)
     try:
         state = pipeline.run().wait_until_finish()
