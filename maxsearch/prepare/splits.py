@@ -108,8 +108,7 @@ def require_interactions(part: str, count: int) -> None:
     """
     if not count:
         raise MaxsearchError(
-            f"--splits leaves no interaction with a product of {part} for {part}: give it a larger share, or leave it "
-            "out"
+            f"--splits leaves no interaction with products of {part} for {part}: give a larger share, or leave it out"
         )
 
 
