@@ -160,6 +160,8 @@ def test_what_is_written(tmp_path: Path) -> None:
                 f"judgments/{name}/queries.csv",
                 f"judgments/{name}/qrels.tsv",
             ]
+    with pytest.raises(MaxsearchError, match=r"out holds prepared data in parts: give the folder of one \(dev, te"):
+        PreparedDataset.open(out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     _plain(tmp_path)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

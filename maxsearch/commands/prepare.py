@@ -61,7 +61,8 @@ class Prepare:
     pixel by pixel, the same title but for case, width and spaces."""
     splits: Annotated[tuple[str, ...], arg(metavar="PART=SHARE ...")] = ()
     """Holds out products, queries and pairs of them by a stable hash: --splits dev=0.05 test=0.05 writes OUT/train,
-    OUT/dev and OUT/test, with judgments of seen and of new queries and products in the last two."""
+    OUT/dev and OUT/test, with clicks as judgments of seen and of new queries and products in the last two. Those of a
+    --source are then left out."""
     workers: OptionalInt = None
     """Processes that decode pictures; by default one per core when there are many. 0 stays in this process."""
     screen: OptionalPath = None

@@ -21,6 +21,7 @@ from maxsearch.manifest import MANIFEST
 T = TypeVar("T")
 
 KIND = "maxsearch-data"
+SPLITS_KIND = "maxsearch-data-splits"
 REMEDY = "run `maxsearch prepare` again"
 READ_BLOCK = 512  # records that iteration reads at a time
 
@@ -137,6 +138,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     file = path / MANIFEST
     manifest = read_json(file, what="data manifest", remedy="prepare the folder with `maxsearch prepare --out`")
+    if isinstance(manifest, dict) and manifest.get("kind") == SPLITS_KIND:
+        parts = ", ".join(sorted(manifest.get("parts", ())))
+        raise MaxsearchError(f"{path} holds prepared data in parts: give the folder of one ({parts}) in it")
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise MaxsearchError(
             f"{file} is not the manifest of prepared data: give a folder that `maxsearch prepare` wrote"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maxsearch.data.dataset import KIND
+from maxsearch.data.dataset import KIND, SPLITS_KIND
 from maxsearch.data.layouts.layout import JUDGMENTS
 from maxsearch.data.records import SCHEMA_VERSION
 from maxsearch.data.screening import SUSPECTS
@@ -15,7 +15,6 @@ from maxsearch.errors import UsageError
 from maxsearch.manifest import MANIFEST, created_by
 from maxsearch.prepare.rejections import REJECTED
 
-SPLITS_KIND = "maxsearch-data-splits"
 SPLITS_VERSION = 1
 NO_KEYWORDS: dict[str, Any] = {"count": 0, "files": []}
 
