@@ -10,7 +10,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -104,10 +104,10 @@ def _drawn(folder: Path) -> PrepareOptions:
     )
 
 
-def _fashion(folder: Path) -> PrepareOptions:
+def _fashion(folder: Path, rows: int | None = 300) -> PrepareOptions:
     if not FASHION.is_dir():
         pytest.skip("the fashion catalogue is not on this machine")
-    table = pq.read_table(FASHION / "products.train.parquet").slice(0, 300)
+    table = pq.read_table(FASHION / "products.train.parquet").slice(0, rows)
     pq.write_table(table, folder / "products.parquet")
     known = set(table["product_id"].to_pylist())
     with (FASHION / "clicks.train.csv").open(newline="") as stream, (folder / "clicks.csv").open("w") as copy:
@@ -123,8 +123,10 @@ def _fashion(folder: Path) -> PrepareOptions:
 
 
 @needs_beam
-@pytest.mark.parametrize("source", [_untidy, _drawn, _fashion])
-def test_both_runners_write_the_same_bytes(tmp_path: Path, source) -> None:
+@pytest.mark.parametrize(
+    "source", [_untidy, _drawn, _fashion, pytest.param(partial(_fashion, rows=None), marks=pytest.mark.slow)]
+)
+def test_both_runners_write_the_same_bytes(tmp_path: Path, source: Callable[[Path], PrepareOptions]) -> None:
     options = source(tmp_path)
     manifest = prepare(options)
     assert _beam(dataclasses.replace(options, out=tmp_path / "beam")) == manifest
@@ -199,6 +201,8 @@ def _faulty(folder: Path) -> Iterator[tuple[str, PrepareOptions]]:
     (folder / "clicks-1.csv").write_text('query,product_id,clicks,rank\nshoe,p1,1,1\n"shoe,p1,1,1\n')
     yield "an open quote", whole
     (folder / "few.csv").write_text("query,product_id\nshoe,p1\n")
+    (folder / "heavy.csv").write_text("query,product_id,weight\nshoe,p1,1e308\nhat,p1,1e308\n")
+    yield "infinite weights", dataclasses.replace(whole, interactions=folder / "heavy.csv", columns={})
     few = dataclasses.replace(whole, interactions=folder / "few.csv", columns={})
     yield "an empty part", dataclasses.replace(few, splits=parse_splits(("dev=0.5",)))
 
@@ -234,7 +238,7 @@ def test_a_job_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["direct_num_worker=2"], r"direct_num_worker=2 is no option of Beam: did you mean 'direct_num_workers'\?"),
+        (["direct_num_worker=2"], r"direct_num_worker is no option of Beam: did you mean 'direct_num_workers'\?"),
         (["direct_num_workers=two"], r"is refused by Beam \(.*invalid int value: 'two'\)"),
         (["runner=NoSuchRunner"], r"runner=NoSuchRunner cannot be used \(Unexpected pipeline runner: NoSuchRunner"),
     ],

@@ -75,6 +75,7 @@ class Store:
         """The names of all files, or of those in a folder and below, sorted."""
         if self.remote:
             with opened(self.place) as (system, root):
+                system.invalidate_cache()  # other machines write here too
                 below = f"{root}/{folder}" if folder else root
                 found = [path.removeprefix(f"{root}/") for path in (system.find(below) if system.exists(below) else [])]
         else:
@@ -83,7 +84,7 @@ class Store:
         return sorted(found)
 
     def remove(self, folder: str = "") -> None:
-        """Removes a folder with all that is in it, or everything."""
+        """Removes a folder with all that is in it, a file by its name, or everything."""
         if self.remote:
             with opened(self.place) as (system, root):
                 for name in self.names(folder):  # never the folder itself, which may be a whole bucket

@@ -10,7 +10,7 @@ from maxsearch.data.table_formats import first_line
 from maxsearch.data.tables import suggestion
 from maxsearch.errors import UsageError
 
-LOCAL = (None, "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
+LOCAL = ("direct", "switchingdirect", "fnapi")
 
 
 def settings_of(flags: Sequence[str]) -> tuple[Any, Any]:
@@ -38,17 +38,16 @@ def settings_of(flags: Sequence[str]) -> tuple[Any, Any]:
         try:
             with contextlib.redirect_stderr(io.StringIO()) as said:
                 settings = PipelineOptions([f"--{flag}" for flag in flags])
-                given = settings.get_all_options()
+                given = settings.get_all_options(retain_unknown_options=True)
         except SystemExit:
             raise UsageError(
                 f"--beam-options {' '.join(flags)} is refused by Beam ({said.getvalue().strip().splitlines()[-1]})"
             ) from None
     name = settings.view_as(StandardOptions).runner
-    if name in LOCAL:
-        for flag in flags:
-            key = flag.partition("=")[0]
+    if name is None or name.lower().removesuffix("runner") in LOCAL:
+        for key in given:  # a job server has options of its own; here all are known
             if key not in known:
-                raise UsageError(f"--beam-options {flag} is no option of Beam: {suggestion(key, known)}")
+                raise UsageError(f"--beam-options {key} is no option of Beam: {suggestion(key, known)}")
         direct = settings.view_as(DirectOptions)
         if given["direct_num_workers"] != 1 and given["direct_running_mode"] == "in_memory":
             direct.direct_running_mode = "multi_processing"  # in memory there is one worker whatever their number

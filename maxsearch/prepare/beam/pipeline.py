@@ -1,5 +1,6 @@
 """The whole pipeline: two tables in; shards, keywords, letters and accounts out."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -22,7 +23,6 @@ from maxsearch.prepare.options import PrepareOptions
 from maxsearch.prepare.splits import TRAIN
 from maxsearch.prepare.steps import Rules
 from maxsearch.prepare.store import Store
-from maxsearch.prepare.totals import ExactSum
 
 
 def build(pipeline: Any, options: PrepareOptions, store: Store) -> None:
@@ -88,7 +88,7 @@ def build(pipeline: Any, options: PrepareOptions, store: Store) -> None:
 
 
 class SumExactly(beam.CombineFn):
-    """The exactly rounded sum, whatever the order."""
+    """The exactly rounded sum, whatever the order; infinite where it is larger than any float."""
 
     def create_accumulator(self) -> tuple[float, ...]:
         """Nothing yet."""
@@ -96,15 +96,19 @@ class SumExactly(beam.CombineFn):
 
     def add_input(self, partials: tuple[float, ...], value: float) -> tuple[float, ...]:
         """Adds a number."""
-        return added(partials, (value,))
+        return self.merge_accumulators([partials, (value,)])
 
     def merge_accumulators(self, several: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
         """Adds sums to one another."""
-        return added((), (partial for partials in several for partial in partials))
+        values = [partial for partials in several for partial in partials]
+        try:
+            return (math.inf,) if math.inf in values else added((), values)
+        except OverflowError:
+            return (math.inf,)
 
     def extract_output(self, partials: tuple[float, ...]) -> float:
         """Rounds the sum."""
-        return ExactSum(partials).value
+        return math.fsum(partials)
 
 
 def _add_keywords(described: Any, ordered: Any, size: int, store: Store) -> Any:

@@ -1,5 +1,6 @@
 """What the workers have left, judged by the process that started them, and what is left to one process to write."""
 
+import math
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +22,7 @@ from maxsearch.prepare.options import PrepareOptions, part_folder
 from maxsearch.prepare.rejections import Rejections
 from maxsearch.prepare.splits import TRAIN, require_interactions, require_products
 from maxsearch.prepare.store import Store
+from maxsearch.prepare.totals import infinite_weights
 
 
 def finished(options: PrepareOptions, draft: Path, store: Store, rejections: Rejections) -> dict[str, Contents]:
@@ -57,6 +59,8 @@ def finished(options: PrepareOptions, draft: Path, store: Store, rejections: Rej
         folder, lexicon = part_folder(draft, TRAIN, options), Lexicon(tuple(accounts["keywords"][0]))
         keywords = write_keywords(folder, lexicon, shards[TRAIN]["count"], read_keywords(store))
     queries, weights = dict(accounts["queries"]), dict(accounts["weights"])
+    if math.inf in weights.values():
+        raise infinite_weights(log)
     rows = [starts[number] + row for _, (number, _, row) in accounts.get("screened_rows", [])]
     judged = {part: write_held_out(store, part, part_folder(draft, part, options)) for part in parts if part != TRAIN}
     return {
@@ -77,7 +81,7 @@ def finished(options: PrepareOptions, draft: Path, store: Store, rejections: Rej
 def _shards(found: list[list[Any]]) -> dict[str, dict[str, Any]]:
     """The manifest's account of shards by part, as `write_shards` gives it."""
     accounts: dict[str, dict[str, Any]] = {}
-    for part, name, records, size, digest in found:
+    for part, _, name, records, size, digest in found:
         account = accounts.setdefault(part, {"count": 0, "bytes": 0, "shards": []})
         account["count"] += records
         account["bytes"] += size

@@ -22,7 +22,7 @@ ACCOUNTS = "accounts"
 
 
 class WriteShards(beam.PTransform):
-    """From (part, number, record) to shards, and (part, name, records, bytes, sha256) of each."""
+    """From (part, number, record) to shards, and (part, shard's number, name, records, bytes, sha256) of each."""
 
     def __init__(self, store: Store, name: str, options: PrepareOptions, totals: Any) -> None:
         """Takes the place, the records' kind, and the pipeline's {part: number of records}."""
@@ -48,7 +48,7 @@ class _WriteShard(beam.DoFn):
 
     def process(
         self, element: tuple[tuple[str, int], Iterable[tuple[int, bytes]]], totals: dict[str, int]
-    ) -> Iterator[tuple[str, str, int, int, str]]:
+    ) -> Iterator[tuple[str, int, str, int, int, str]]:
         (part, number), group = element
         name = f"{self._name}-{number:05d}-of-{-(-totals[part] // self._limit):05d}.array_record"
         with self._store.drafting() as folder:
@@ -59,7 +59,7 @@ class _WriteShard(beam.DoFn):
             written = Path(shard.filename)
             size, digest = written.stat().st_size, sha256_of(written)
             self._store.keep(written, f"{part}/{name}" if self._split else name)
-        yield part, name, shard.take, size, digest
+        yield part, number, name, shard.take, size, digest
 
 
 class WriteSorted(beam.PTransform):
@@ -91,8 +91,9 @@ def read_sorted(store: Store, name: str) -> Iterator[Any]:
 
 
 def sorted_files(store: Store, folder: str, start: str = "") -> list[str]:
-    """The files that `WriteSorted` wrote, in order, whose names start so."""
-    return [name for name in store.names(f"{SCRATCH}/{folder}") if PurePosixPath(name).name.startswith(start)]
+    """The files that `WriteSorted` wrote, in order, whose names start so; not what a lost worker left half-written."""
+    names = store.names(f"{SCRATCH}/{folder}")
+    return [name for name in names if name.endswith(".jsonl") and PurePosixPath(name).name.startswith(start)]
 
 
 def _sorted(lines: Iterable[Any]) -> bytes:

@@ -23,7 +23,7 @@ from maxsearch.prepare.options import PrepareOptions, part_folder
 from maxsearch.prepare.rejections import Rejections
 from maxsearch.prepare.splits import TRAIN, require_interactions
 from maxsearch.prepare.steps import Rules, infinite_total, read_click, unknown_product
-from maxsearch.prepare.totals import ExactSum
+from maxsearch.prepare.totals import ExactSum, infinite_weights
 from maxsearch.progress import Progress
 
 WHOLE, TEXT = pa.int64(), pa.string()
@@ -130,7 +130,10 @@ def _write(part: str, options: PrepareOptions, tables: Tables, folder: Path) -> 
     def records() -> Iterator[bytes]:
         chosen = "SELECT query, position, weight FROM pairs WHERE part = ? AND home = ? ORDER BY first"
         for query, position, weight in tables.rows(chosen, part, part):
-            found.total.add(weight)
+            try:
+                found.total.add(weight)
+            except OverflowError:
+                raise infinite_weights(table_at(options.interactions)) from None
             yield pack_interaction(Interaction(query, position, weight))
 
     found.account = write_shards(folder, "interactions", records(), options.shard_records)
