@@ -1,16 +1,19 @@
 """The sub-command `prepare`: its flags, and the call that it is. The doc strings are the help texts."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, encoder_at
+from maxsearch.data.remote import is_url
 from maxsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from maxsearch.data.layouts.layout import Download
+    from maxsearch.prepare.run import Runner
 
 OptionalTable = Annotated[str | None, arg(metavar="PATH")]
 
@@ -19,8 +22,9 @@ OptionalTable = Annotated[str | None, arg(metavar="PATH")]
 class Prepare:
     """Turn a catalogue and its clicks into verified, checksummed training shards."""
 
-    out: Path
-    """The dataset folder to write; an older dataset there is replaced as a whole."""
+    out: Annotated[str, arg(metavar="PATH")]
+    """The dataset folder to write; an older dataset there is replaced as a whole. The fsspec URL of an empty folder
+    (gs://, s3://) does too: copy the dataset from there to the disks of those who train on it."""
     products: OptionalTable = None
     """The catalogue: CSV, TSV, JSONL or Parquet with product_id, title, image (bytes, or paths below --image-dir), or a
     WebDataset .tar; one file, a quoted glob, a folder, hive-partitioned too, an fsspec URL of these, or a prepared
@@ -69,6 +73,13 @@ class Prepare:
     """What becomes of a suspect: nothing; its pictures are left out; or, where the --screen-by value and not the
     picture is wrong, that is replaced."""
 
+    runner: Literal["embedded", "beam"] = "embedded"
+    """Who does the work: this process, or an Apache Beam pipeline (pip install 'maxsearch[beam]'); the result is the
+    same, byte by byte."""
+    beam_options: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...")] = ()
+    """Beam's own options for --runner beam, without their dashes: --beam-options runner=FlinkRunner parallelism=8. By
+    default Beam's local runner does the work in this process."""
+
     def run(self) -> None:
         from maxsearch.data.screening import Screening
         from maxsearch.prepare.run import PrepareOptions, prepare
@@ -78,12 +89,17 @@ class Prepare:
         if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):
             raise UsageError("--screen-by and --on-mismatch say how to screen: name the model with --screen too")
 
+        if self.beam_options and self.runner != "beam":
+            raise UsageError("--beam-options belong to Apache Beam: choose --runner beam too")
+        if self.workers is not None and self.runner == "beam":
+            raise UsageError("--workers belongs to --runner embedded: give --beam-options direct_num_workers=N")
+
         given = self._given()
         options = PrepareOptions(
             products=given.products,
             interactions=given.interactions,
             judgments=given.judgments,
-            out=self.out,
+            out=self.out if is_url(self.out) else Path(self.out),
             image_dir=self.image_dir or given.image_dir,
             columns=columns_of(self.map),
             image_edge=self.image_edge,
@@ -96,7 +112,7 @@ class Prepare:
             workers=self.workers,
             screening=Screening(encoder_at(self.screen), self.screen_by, self.on_mismatch) if self.screen else None,
         )
-        manifest = prepare(options, Progress())
+        manifest = prepare(options, Progress(), self._run_by())
         self._tell(manifest)
 
     def _tell(self, manifest: dict[str, Any]) -> None:
@@ -105,31 +121,37 @@ class Prepare:
         from maxsearch.data.screening import findings
         from maxsearch.prepare.splits import TRAIN
 
-        rejected = manifest["rejected"]
+        out, rejected = self.out.rstrip("/"), manifest["rejected"]
         unusable = f"{rejected['products'] + rejected['interactions']:,} rows rejected"
-        trained = self.out / TRAIN if "splits" in manifest else self.out
+        trained = Path(out, TRAIN) if "splits" in manifest else Path(out)
         if "splits" in manifest:
             for part, counts in manifest["parts"].items():
-                print(f"{self.out / part}: {counts['products']:,} products, {counts['interactions']:,} interactions")
+                print(f"{out}/{part}: {counts['products']:,} products, {counts['interactions']:,} interactions")
                 for kind, judged in counts["judgments"].items():
-                    place = self.out / part / JUDGMENTS / kind
+                    place = f"{out}/{part}/{JUDGMENTS}/{kind}"
                     print(f"  {judged['judgments']:,} judgments of {judged['queries']:,} queries in {place}")
-            print(f"{self.out}: {unusable}")
+            print(f"{out}: {unusable}")
         else:
             products, interactions = manifest["products"], manifest["interactions"]
             print(
-                f"{self.out}: {products['count']:,} products, {interactions['count']:,} interactions of "
+                f"{out}: {products['count']:,} products, {interactions['count']:,} interactions of "
                 f"{interactions['queries']:,} queries, {unusable}"
             )
         for code, count in rejected["by_reason"].items():
-            print(f"  {code}: {count:,} (see {self.out / rejected['file']})")
+            print(f"  {code}: {count:,} (see {out}/{rejected['file']})")
         for code, count in rejected["images"].items():
             print(f"  {code}: {count:,} images left out of products that have others (see the same file)")
         if "judgments" in manifest:
             judgments = manifest["judgments"]
-            print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {self.out}/judgments")
+            print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {out}/judgments")
         if self.screen is not None:
             print("\n".join(findings(trained, manifest["screening"])))
+
+    def _run_by(self) -> "Runner":
+        from maxsearch.prepare.beam.runner import run as run_beam
+        from maxsearch.prepare.embedded.run import run as run_embedded
+
+        return partial(run_beam, flags=self.beam_options) if self.runner == "beam" else run_embedded
 
     def _given(self) -> "Download":
         """The tables that the flags name."""

@@ -6,7 +6,7 @@ B examples.
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -65,6 +65,20 @@ def may_be_keyword(word: str) -> bool:
     return word not in STOP_WORDS and not word.isnumeric()
 
 
+Form = tuple[int, int, str]
+"""A word by which keywords are ranked: minus the queries and minus the titles that hold it, and the word."""
+
+
+def merged_forms(forms: Collection[Form]) -> Form:
+    """The forms of one word as one: counts added up under the most used form."""
+    return sum(form[0] for form in forms), sum(form[1] for form in forms), min(forms)[2]
+
+
+def is_frequent(form: Form) -> bool:
+    """Whether a word stands in texts enough to be a keyword."""
+    return form[0] + form[1] <= -MIN_COUNT
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """The keywords by their ids, those that shoppers use most first; forms of one word are one keyword.
@@ -94,13 +108,11 @@ class Lexicon:
           titles: in how many titles it stands.
           size: keep at most this many; only words that stand in 2 texts or more.
         """
-        forms: dict[str, list[tuple[int, int, str]]] = {}
+        forms: dict[str, list[Form]] = {}
         for word in filter(may_be_keyword, {**queries, **titles}):
             forms.setdefault(stem(word), []).append((-queries.get(word, 0), -titles.get(word, 0), word))
-        ranked = sorted(
-            (sum(form[0] for form in group), sum(form[1] for form in group), min(group)[2]) for group in forms.values()
-        )
-        return cls(tuple(word for asked, named, word in ranked if asked + named <= -MIN_COUNT)[:size])
+        ranked = sorted(filter(is_frequent, map(merged_forms, forms.values())))
+        return cls(tuple(word for _, _, word in ranked[:size]))
 
     @classmethod
     def of_queries(cls, queries: Iterable[str], size: int) -> "Lexicon":

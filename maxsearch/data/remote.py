@@ -1,6 +1,8 @@
 """Files behind fsspec URLs (s3://, gs://, https://, memory://), with the part of Path's interface that tables need."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -106,6 +108,24 @@ def remote_files(url: str, what: str) -> tuple[list[RemoteFile], str]:
         if info.get("type") == "file"
     ]
     return files, system.unstrip_protocol(base)
+
+
+@contextmanager
+def opened(url: str) -> Iterator[tuple[Any, str]]:
+    """Yields the file system of a URL, and the path in it.
+
+    Raises:
+      UsageError: the protocol is unknown, or its package is not installed.
+      MaxsearchError: what the block does with the store fails.
+    """
+    system, path = _system(url)
+    try:
+        yield system, path.rstrip("/")
+    except MaxsearchError:
+        raise
+    except Exception as error:  # each store has exceptions of its own
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MaxsearchError(f"cannot use {url} ({text}): check the URL, the credentials and the room") from None
 
 
 def _system(url: str) -> tuple[Any, str]:

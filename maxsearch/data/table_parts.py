@@ -4,7 +4,8 @@ import glob
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -46,22 +47,34 @@ class Parts(Table):
         Raises:
           MaxsearchError: a file lacks a column of the first one.
         """
-        first = self.parts[0][0].names(what)
         done = 0
-        for number, (file, cells) in enumerate(self.parts):
+        for number in range(len(self.parts)):
             if number == len(self._starts):
                 self._starts.append(done)
-            own = file.names(what)
-            lacking = sorted(set(first or ()) - set(own or ()))
-            if lacking:
-                raise MaxsearchError(
-                    f"the {what} {file} has no column {lacking[0]!r}, which {self.parts[0][0]} has: "
-                    "give files of one table"
-                )
             row = 0
-            for row, values in file.rows(what):
-                yield done + row, {**cells, **values} if cells and isinstance(values, dict) else values
+            for row, values in self.rows_of(number, what):
+                yield done + row, values
             done += row
+
+    def rows_of(self, number: int, what: str) -> Rows:
+        """The rows of one file, numbered from 1.
+
+        Raises:
+          MaxsearchError: it lacks a column of the first one.
+        """
+        file, cells = self.parts[number]
+        first = self.parts[0][0].names(what)
+        lacking = sorted(set(first or ()) - set(file.names(what) or ()))
+        if lacking:
+            raise MaxsearchError(
+                f"the {what} {file} has no column {lacking[0]!r}, which {self.parts[0][0]} has: give files of one table"
+            )
+        for row, values in file.rows(what):
+            yield row, {**cells, **values} if cells and isinstance(values, dict) else values
+
+    def counted(self, rows: Iterable[int]) -> None:
+        """Takes the number of rows of each part, for `place` and `said`, where other processes have read them."""
+        self._starts = list(accumulate(rows, initial=0))[: len(self.parts)]
 
     def count(self, what: str) -> int | None:
         """The sum of the files', where all of them lie on disk and state theirs."""

@@ -32,7 +32,7 @@ class PrepareOptions:
     Attributes:
       products: the products file, or what else `table_at` takes.
       interactions: the interactions file, likewise.
-      out: the folder to write; an older prepared folder there is replaced.
+      out: the folder to write; an older prepared folder there is replaced. Or an fsspec URL, where nothing is.
       image_dir: folder of the pictures when the image column holds paths.
       columns: {field: column}; a field that is not mapped is read from the column of its own name. image and text may
         have several columns.
@@ -52,7 +52,7 @@ class PrepareOptions:
 
     products: TableSource
     interactions: TableSource
-    out: Path
+    out: Path | str
     image_dir: Path | None = None
     columns: Columns = field(default_factory=dict)
     image_edge: int = 224

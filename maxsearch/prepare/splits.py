@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from maxsearch.data.keywords import normalized
-from maxsearch.errors import UsageError
+from maxsearch.errors import MaxsearchError, UsageError
 
 TRAIN = "train"
 HELD_OUT = ("dev", "test")
@@ -88,6 +88,28 @@ def parse_splits(pairs: tuple[str, ...]) -> Splits | None:
     if sum(shares.values()) >= 1:
         raise UsageError(f"--splits {' '.join(pairs)} leaves nothing to train on: give shares that sum to less than 1")
     return Splits({name: shares[name] for name in HELD_OUT if name in shares}) if shares else None
+
+
+def require_products(part: str, count: int) -> None:
+    """Refuses a part without products.
+
+    Raises:
+      MaxsearchError: it has none.
+    """
+    if not count:
+        raise MaxsearchError(f"--splits leaves no product for {part}: give it a larger share, or leave it out")
+
+
+def require_interactions(part: str, count: int) -> None:
+    """Refuses a part without interactions.
+
+    Raises:
+      MaxsearchError: it has none.
+    """
+    if not count:
+        raise MaxsearchError(
+            f"--splits leaves no interaction with products of {part} for {part}: give a larger share, or leave it out"
+        )
 
 
 def condition(seen_query: bool, seen_product: bool) -> str:

@@ -8,6 +8,8 @@ goes by.
 import math
 from collections.abc import Iterable
 
+from maxsearch.errors import MaxsearchError
+
 
 class ExactSum:
     """The exact sum of numbers above 0.
@@ -59,3 +61,8 @@ class ExactSum:
     def value(self) -> float:
         """The float nearest to the sum."""
         return math.fsum(self.partials)
+
+
+def infinite_weights(interactions: object) -> MaxsearchError:
+    """The failure of a catalogue whose weights, all together, are more than any float."""
+    return MaxsearchError(f"the weights of the interactions file {interactions} add up to infinity: give smaller ones")

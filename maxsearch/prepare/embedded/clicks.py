@@ -17,14 +17,13 @@ from maxsearch.data.shards import write_shards
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.table_parts import table_at
 from maxsearch.data.tables import read_rows, row_count
-from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.embedded.letters import Letters
 from maxsearch.prepare.embedded.tables import Tables
 from maxsearch.prepare.options import PrepareOptions, part_folder
 from maxsearch.prepare.rejections import Rejections
-from maxsearch.prepare.splits import TRAIN
+from maxsearch.prepare.splits import TRAIN, require_interactions
 from maxsearch.prepare.steps import Rules, infinite_total, read_click, unknown_product
-from maxsearch.prepare.totals import ExactSum
+from maxsearch.prepare.totals import ExactSum, infinite_weights
 from maxsearch.progress import Progress
 
 WHOLE, TEXT = pa.int64(), pa.string()
@@ -131,13 +130,13 @@ def _write(part: str, options: PrepareOptions, tables: Tables, folder: Path) -> 
     def records() -> Iterator[bytes]:
         chosen = "SELECT query, position, weight FROM pairs WHERE part = ? AND home = ? ORDER BY first"
         for query, position, weight in tables.rows(chosen, part, part):
-            found.total.add(weight)
+            try:
+                found.total.add(weight)
+            except OverflowError:
+                raise infinite_weights(table_at(options.interactions)) from None
             yield pack_interaction(Interaction(query, position, weight))
 
     found.account = write_shards(folder, "interactions", records(), options.shard_records)
-    if not found.account["count"]:
-        raise MaxsearchError(
-            f"--splits leaves no interaction with products of {part} for {part}: give a larger share, or leave it out"
-        )
+    require_interactions(part, found.account["count"])
     found.queries = tables.value("SELECT count(DISTINCT query) FROM pairs WHERE part = ? AND home = ?", part, part)
     return found

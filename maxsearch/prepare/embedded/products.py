@@ -16,13 +16,12 @@ from maxsearch.data.table_files import Table
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.table_parts import table_at
 from maxsearch.data.tables import read_rows, row_count
-from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.embedded.convert import converted
 from maxsearch.prepare.embedded.letters import Letters
 from maxsearch.prepare.embedded.tables import Tables
 from maxsearch.prepare.options import PrepareOptions, part_folder
 from maxsearch.prepare.rejections import Rejections
-from maxsearch.prepare.splits import TRAIN
+from maxsearch.prepare.splits import TRAIN, require_products
 from maxsearch.prepare.steps import Rules, duplicate_id, variant_of
 from maxsearch.progress import Progress
 
@@ -181,8 +180,7 @@ def _rewrite(
         folder = part_folder(draft, part, options)
         folder.mkdir(exist_ok=True)
         found[part].account = writer.place(folder, "products")
-        if not found[part].account["count"]:
-            raise MaxsearchError(f"--splits leaves no product for {part}: give it a larger share, or leave it out")
+        require_products(part, found[part].account["count"])
     for shard in shards:
         Path(shard.filename).unlink()
     return found
