@@ -231,11 +231,11 @@ class BatchLoader:
 
 
 def cut(batch: Batch, shape: Shape, fields: int) -> Batch:
-    """A batch with the token places of a shape, in which its texts are not cut.
+    """A batch with no more token places than a shape has, which holds its texts.
 
     Args:
       batch: whole.
-      shape: of the texts.
+      shape: what the batch is padded to.
       fields: F.
     """
     found = dict(batch)
