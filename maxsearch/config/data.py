@@ -59,7 +59,8 @@ class DataConfig:
     `negatives` is a folder that `maxsearch mine` wrote, or empty: then the share `negatives_share` of the examples is
     drawn so that their products are mined negatives of another example's query.
     `text_key` and `image_key` name the features of a `tfds:` source. `cache_images_mb` bounds a cache of decoded
-    images. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
+    images. `prefetch` is the number of batches that each process prepares ahead; 0 finds it by a probe. Examples with
+    bad records are masked, and end training when they are more than `max_bad_fraction`. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
     """
 
     batch_size: int = 256
@@ -73,6 +74,7 @@ class DataConfig:
     threads: int = 1
     prefetch: int = 4
     cache_images_mb: int = 0
+    max_bad_fraction: float = 0.01
     image_edge: int = 0
     text_key: str = "caption"
     image_key: str = "image"
@@ -89,4 +91,7 @@ class DataConfig:
         )
         require(self.workers >= 0, f"data.workers must not be negative, not {self.workers}")
         require(self.threads >= 1, f"data.threads must be at least 1, not {self.threads}")
-        require(self.prefetch >= 1, f"data.prefetch must be at least 1, not {self.prefetch}")
+        require(self.prefetch >= 0, f"data.prefetch must not be negative, not {self.prefetch}")
+        require(
+            0 <= self.max_bad_fraction <= 1, f"data.max_bad_fraction must lie from 0 to 1, not {self.max_bad_fraction}"
+        )
