@@ -254,3 +254,41 @@ def test_the_cache_keeps_to_its_bytes():
     nothing = ImageCache(0)
     nothing.put(0, picture)
     assert len(nothing) == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(4, 40), st.integers(4, 40), st.floats(0.1, 1.0))
+def test_a_reduced_picture_has_a_pixel_for_each_that_is_shown(height, width, H, W, least):
+    data = encoded(np.zeros((height, width, 3), np.uint8), "JPEG")
+    view = View(width=least, height=least)
+    reduction = reduction_of(data, (H, W), view)
+    scale = max(width / W, height / H)
+    assert reduction in (1, 2, 4, 8)
+    assert reduction == 1 or least * scale >= reduction
+    assert reduction == 8 or least * scale < 2 * reduction
+    assert decode(data, reduction).shape == (-(-height // reduction), -(-width // reduction), 3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sides, sides, sides, sides, st.integers(0, 2**32))
+def test_a_view_is_rendered_alike_into_a_part_of_a_batch(height, width, H, W, seed):
+    picture = rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    view = View(0.7, 0.9, 0.2, 1.0, mirror=bool(seed % 2), brightness=1.2, contrast=0.8)
+    batch = np.full((3, H, W, 3), 7, np.uint8)
+    found = render(picture, (H, W), view, batch[1])
+    assert np.shares_memory(found, batch)
+    np.testing.assert_array_equal(batch[1], render(picture, (H, W), view))
+    assert (batch[[0, 2]] == 7).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_damaged_jpegs_are_bad_records_or_pictures(data):
+    raw = bytearray(encoded(rng().integers(0, 256, (24, 40, 3), np.uint8), "JPEG"))
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = eval_image(bytes(raw[: data.draw(st.integers(1, len(raw)))]), (8, 8))
+    except BadRecord:
+        return
+    assert pixels.shape == (8, 8, 3)

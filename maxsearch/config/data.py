@@ -58,9 +58,10 @@ class DataConfig:
     `fraction` is the share of the products whose interactions are learned from, for ablations.
     `negatives` is a folder that `maxsearch mine` wrote, or empty: then the share `negatives_share` of the examples is
     drawn so that their products are mined negatives of another example's query.
-    `text_key` and `image_key` name the features of a `tfds:` source. `cache_images_mb` bounds a cache of decoded
-    images. `prefetch` is the number of batches that each process prepares ahead; 0 finds it by a probe. Examples with
-    bad records are masked, and end training when they are more than `max_bad_fraction`. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
+    `text_key` and `image_key` name the features of a `tfds:` source. `prefetch` is the number of batches that each
+    process prepares ahead; 0 finds it by a probe. `cache_images_mb` bounds a cache of decoded images. Examples with bad
+    records are masked, and end training when they are more than `max_bad_fraction`. `image_edge` is the edge that the
+    images were prepared with; 0 takes it from the dataset.
     """
 
     batch_size: int = 256

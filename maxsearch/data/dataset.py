@@ -41,7 +41,7 @@ class Shard:
         return self.take
 
 
-class DamagedRecord(MaxsearchError):
+class DamagedRecordError(MaxsearchError):
     """A record of a shard that cannot be read."""
 
 
@@ -95,8 +95,8 @@ class Records(Sequence[T], Generic[T]):
                 raise self._damaged(f"{some} of the data shard {shard.filename}", error) from None
 
     @staticmethod
-    def _damaged(where: str, error: Exception) -> DamagedRecord:
-        return DamagedRecord(f"{where} is damaged ({first_line(error)[:200]}): {REMEDY}")
+    def _damaged(where: str, error: Exception) -> DamagedRecordError:
+        return DamagedRecordError(f"{where} is damaged ({first_line(error)[:200]}): {REMEDY}")
 
 
 @dataclass(frozen=True)

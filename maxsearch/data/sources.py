@@ -16,7 +16,7 @@ import pyarrow as pa
 from grain.experimental import index_shuffle
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
-from maxsearch.data.dataset import DamagedRecord, Records
+from maxsearch.data.dataset import DamagedRecordError, Records
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.product_keywords import CatalogueKeywords
 from maxsearch.data.records import Interaction, Product
@@ -252,7 +252,7 @@ class CatalogueSource:
         for query, row, weight in zip(queries, rows, weights, strict=True):
             try:
                 product = products[row]
-            except DamagedRecord as error:
+            except DamagedRecordError as error:
                 yield RawExample.unreadable(str(error))
                 continue
             yield RawExample(

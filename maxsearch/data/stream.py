@@ -6,6 +6,7 @@ its next batch.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -17,13 +18,13 @@ from typing import Any
 import grain
 import numpy as np
 from absl import flags
-from grain.python import SharedMemoryArray
 from jaxtyping import Float64, UInt8
 
 from maxsearch.data.faults import UNDECODABLE, UNREADABLE, Faults
 from maxsearch.data.keywords import PRODUCT_KEYWORDS, Lexicon, normalized, padded
-from maxsearch.data.records import text_fields
 from maxsearch.data.probe import probe_prefetch
+from maxsearch.data.records import text_fields
+from maxsearch.data.shared import Places, Reader
 from maxsearch.data.sources import NO_PRODUCT, ExampleSource, RawExample
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.tokenize import TextEncoder
@@ -59,6 +60,7 @@ from maxsearch.errors import MaxsearchError, UsageError
 Batch = dict[str, np.ndarray]
 
 LAST_BATCH = 2**48
+IMAGE_TICKET = "image_ticket"  # stands for the pictures of a batch on their way from a worker; see shared.py
 VIEWS = 2**64 - 1  # keeps the random numbers of views apart from those of words and of which pictures are shown
 
 
@@ -129,7 +131,8 @@ class BatchLoader:
         self._size = image_size
         self._options = options
         self._lexicon = lexicon
-        self._shared = False
+        self._shared = 0
+        self._places: Places | None = None
         self._cache = ImageCache(options.cache_images)
         # Whole blocks of the four numbers that the generator makes at a time.
         self._blocks = -(-(VIEW_NUMBERS * options.images + 1) // 4)
@@ -142,7 +145,7 @@ class BatchLoader:
         count = options.batch_size // options.process_count
         first = batch * options.batch_size + options.process_index * count
         draws = range(first, first + count)
-        image = self._new_images(count)
+        image, sent = self._new_images()
         image_present = np.zeros((count, options.images), bool)
         numbers = self._numbers(first, count)
         queries: list[str] = []
@@ -181,7 +184,7 @@ class BatchLoader:
             "query_mask": query_mask,
             "title_ids": title_ids,
             "title_mask": title_mask,
-            "image": image,
+            **sent,
             "image_present": image_present,
             "product": np.array([example.product for example in examples], np.int32),
             "variant": np.array([hash31(each.variant) if each.variant else -1 for each in examples], np.int32),
@@ -192,13 +195,25 @@ class BatchLoader:
             **faults.arrays(),
         }
 
-    def share_memory(self) -> None:
-        """Makes the pictures of every batch in memory that another process can read; for worker processes."""
-        self._shared = True
+    def share_memory(self, places: int) -> None:
+        """Lets a worker process hand over pictures in memory that it shares, of so many batches at a time."""
+        self._shared = places
 
-    def _new_images(self, count: int) -> np.ndarray:
-        shape = (count, self._options.images, *self._size, 3)
-        return SharedMemoryArray(shape, np.uint8) if self._shared else np.empty(shape, np.uint8)
+    @property
+    def image_shape(self) -> tuple[int, int, int, int, int]:
+        """Of the pictures of a slice."""
+        options = self._options
+        return options.batch_size // options.process_count, options.images, *self._size, 3
+
+    def _new_images(self) -> tuple[np.ndarray, Batch]:
+        """Room for the pictures of a slice, and what the batch tells of them."""
+        if self._shared and self._places is None:
+            self._places = Places(self.image_shape, self._shared)
+        taken = self._places.take() if self._places is not None else None
+        if taken is None:
+            image = np.empty(self.image_shape, np.uint8)
+            return image, {"image": image}
+        return taken[0], {IMAGE_TICKET: taken[1]}
 
     def _numbers(self, first: int, count: int) -> Float64[np.ndarray, "B n"]:
         """Random numbers of `count` draws, of which each has its own part of one endless sequence."""
@@ -301,6 +316,7 @@ class Stream:
         self.next_batch = start
         self.wait_seconds = 0.0
         self.faults = Faults()
+        self._reader = Reader()
         self._examples = 0
 
     def __iter__(self) -> "Stream":
@@ -311,6 +327,8 @@ class Stream:
         if self._batches is None:
             self._batches = self._open()
         batch = {name: np.asarray(value) for name, value in next(self._batches).items()}
+        if IMAGE_TICKET in batch:
+            batch["image"] = self._reader.open(batch.pop(IMAGE_TICKET), self._loader.image_shape)
         self.next_batch += 1
         self.wait_seconds += time.perf_counter() - started
         self.faults.take(batch)
@@ -362,7 +380,7 @@ class Stream:
         """Ends the threads and worker processes; the next batch asked for starts them anew."""
         if self._batches is not None:
             self._batches.close()
-            self._batches = None
+            self._batches, self._reader = None, Reader()
 
     def __enter__(self) -> "Stream":
         return self
@@ -378,8 +396,9 @@ class Stream:
         # One thread in a worker process would only hand batches from itself to the process's own queue.
         threads = 0 if options.num_workers and options.num_threads == 1 else options.num_threads
         loader = copy(self._loader)
-        if options.num_workers and not threads:
-            loader.share_memory()
+        if options.num_workers and not threads and hasattr(os, "memfd_create"):
+            # Those in the queue, one that is made, and two that are trained on or on their way to the devices.
+            loader.share_memory(ahead + 3)
         held = ahead if threads else 0
         dataset = (
             grain.MapDataset.range(self.next_batch, LAST_BATCH)
