@@ -1,109 +1,147 @@
-"""Examples per second of the training stream, as one JSON line per setting.
+"""Decoded, augmented and tokenised examples per second: our stream, PyTorch's DataLoader and open_clip's pipeline.
 
-python benchmarks/stream.py                      # a catalogue of 60 x 80 noise JPEGs, made in a temporary folder
-python benchmarks/stream.py --data DATA --size 64 48 --threads 0 1 2 --workers 0 2
+python -m benchmarks.stream                                   # drawn pictures of 800 x 1000 pixels, prepared at 256
+python -m benchmarks.stream --image-edge 1000                 # the same as they are
+python -m benchmarks.stream --data DATA --size 64 48          # prepared data of your own
+python -m benchmarks.stream --contenders maxsearch --workers 0 1 2
+
+Runs from the root of a checkout; contenders other than ours need the `peers` extra. Each setting runs in a process of
+its own, all on the same cores, in turns, so that a change of the machine's speed hits all alike; the others stand still
+meanwhile. Prints a JSON line for each setting, and one with our rate for each CPU second against the best of theirs.
 """
 
 import argparse
-import io
 import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
 import tempfile
-import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image
-
+from benchmarks.streams.catalogue import make_data
+from benchmarks.streams.contenders import CONTENDERS, write_tars
+from benchmarks.streams.work import Work
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, make_stream
-from maxsearch.data.tokenize import TextEncoder, train_tokenizer
-from maxsearch.prepare.run import PrepareOptions, prepare
+from maxsearch.data.tokenize import save_tokenizer, train_tokenizer
+from maxsearch.errors import MaxsearchError
 
-COLOURS = ("navy", "blue", "red", "green", "black", "white")
-KINDS = ("shoes", "shirt", "watch", "bag", "dress", "belt")
+OURS = "maxsearch"  # what our contenders' names begin with
 
 
-def make_data(folder: Path, products: int, edge: tuple[int, int]) -> PreparedDataset:
-    """Prepares random titles and pictures of (height, width) pixels; noise is the dearest picture to decode."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(products):
-        buffer = io.BytesIO()
-        coarse = Image.fromarray(rng.integers(0, 256, (max(edge[0] // 4, 1), max(edge[1] // 4, 1), 3), np.uint8))
-        coarse.resize((edge[1], edge[0]), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-        title = f"{rng.choice(COLOURS)} cotton {rng.choice(KINDS)} for men number {i}"
-        rows.append({"product_id": str(i), "title": title, "image": buffer.getvalue()})
-    pq.write_table(pa.Table.from_pylist(rows), folder / "products.parquet")
-    clicks = [
-        {"query": f"{rng.choice(COLOURS)} {rng.choice(KINDS)}", "product_id": str(i % products)}
-        for i in range(2 * products)
-    ]
-    pq.write_table(pa.Table.from_pylist(clicks), folder / "interactions.parquet")
-    out = folder / "data"
-    prepare(PrepareOptions(folder / "products.parquet", folder / "interactions.parquet", out, image_edge=max(edge)))
-    return PreparedDataset.open(out)
+class Contender:
+    """A worker's process group, which stands still between its turns."""
+
+    def __init__(self, name: str, work: Work, cores: list[int]) -> None:
+        self.name, self.work = name, work
+        self.turns: list[dict[str, float]] = []
+        worker = [sys.executable, "-m", "benchmarks.streams.worker"]
+        self._process = subprocess.Popen(
+            ["taskset", "--cpu-list", ",".join(map(str, cores)), *worker, name, *work.words()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"},
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        self.batch = self._reply()["batch"]
+        self._signal(signal.SIGSTOP)
+
+    def turn(self, seconds: float) -> None:
+        """Draws batches for a while."""
+        assert self._process.stdin is not None
+        self._signal(signal.SIGCONT)
+        self._process.stdin.write(f"{seconds}\n")
+        self.turns.append(self._reply())
+        self._signal(signal.SIGSTOP)
+
+    def result(self) -> dict[str, Any]:
+        """Medians over the turns."""
+        return {
+            "benchmark": "stream",
+            "contender": self.name,
+            "workers": self.work.workers,
+            "examples_per_second": round(statistics.median(x["examples"] / x["seconds"] for x in self.turns), 1),
+            "examples_per_cpu_second": round(statistics.median(x["examples"] / x["cpu"] for x in self.turns), 1),
+            "turns": [round(x["examples"] / x["cpu"], 1) for x in self.turns],
+            "batch": self.batch,
+        }
+
+    def stop(self) -> None:
+        """Ends it and its workers."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        os.killpg(self._process.pid, number)
+
+    def _reply(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise MaxsearchError(f"the contender {self.name} ended before its answer: read its own message above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
-def measure(
-    source: CatalogueSource,
-    encoders: tuple[TextEncoder, TextEncoder],
-    size: tuple[int, int],
-    options: StreamOptions,
-    seconds: float,
-) -> dict[str, object]:
-    """Draws batches for a while, after the first few have filled the buffers."""
-    with make_stream(source, *encoders, size, options) as stream:
-        for _ in range(3):
-            next(stream)
-        started, batches = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds:
-            next(stream)
-            batches += 1
-        elapsed = time.perf_counter() - started
-    return {
-        "benchmark": "stream",
-        "examples_per_second": round(batches * options.batch_size / elapsed, 1),
-        "workers": options.num_workers,
-        "threads": options.num_threads,
-        "batch_size": options.batch_size,
-        "size": list(size),
-        "cache_images": options.cache_images,
-    }
+def race(contenders: list[Contender], rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Lets all draw batches in turns, and who comes first change."""
+    for number in range(rounds):
+        start = number % len(contenders)
+        for contender in [*contenders[start:], *contenders[:start]]:
+            contender.turn(seconds)
+    return [contender.result() for contender in contenders]
+
+
+def comparison(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Our best rate for each CPU second, and for each second, against the best of the others."""
+    found: dict[str, Any] = {"benchmark": "stream", "compared": True}
+    for name in ("examples_per_cpu_second", "examples_per_second"):
+        ours = max((x for x in results if x["contender"].startswith(OURS)), key=lambda x: x[name])
+        best = max((x for x in results if not x["contender"].startswith(OURS)), key=lambda x: x[name])
+        pair = [f"{each['contender']}/{each['workers']}" for each in (ours, best)]
+        found[name] = {"ratio": round(ours[name] / best[name], 2), "of": pair}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder that `maxsearch prepare` wrote; by default one is made")
-    parser.add_argument("--products", type=int, default=2000, help="products of the catalogue that is made")
-    parser.add_argument("--edge", type=int, nargs=2, default=(80, 60), help="height and width of its pictures")
-    parser.add_argument("--size", type=int, nargs=2, default=(64, 48), help="height and width of the stream's arrays")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--threads", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cache-images", type=int, default=0, help="bytes")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each setting")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.data:
-            dataset = PreparedDataset.open(arguments.data)
-        else:
-            dataset = make_data(Path(folder), arguments.products, tuple(arguments.edge))
-        source = CatalogueSource(dataset)
-        tokenizer = train_tokenizer(source.texts(), 8192)
-        encoders = TextEncoder(tokenizer, 16), TextEncoder(tokenizer, 32)
-        for workers in arguments.workers:
-            for threads in arguments.threads:
-                options = StreamOptions(
-                    batch_size=arguments.batch_size,
-                    num_workers=workers,
-                    num_threads=threads,
-                    cache_images=arguments.cache_images,
-                )
-                result = measure(source, encoders, tuple(arguments.size), options, arguments.seconds)
-                print(json.dumps(result), flush=True)
+    parser.add_argument("--products", type=int, default=400, help="products of the catalogue that is made")
+    parser.add_argument("--edge", type=int, nargs=2, default=(1000, 800), help="height and width of its pictures")
+    parser.add_argument("--image-edge", type=int, default=256, help="what its pictures are prepared at")
+    parser.add_argument("--size", type=int, nargs=2, default=(224, 224), help="height and width of the arrays")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cores", type=int, nargs="+", default=sorted(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a turn")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+        folder = Path(name)
+        data = a.data or make_data(folder, a.products, tuple(a.edge), a.image_edge)
+        source = CatalogueSource(PreparedDataset.open(data))
+        save_tokenizer(train_tokenizer(source.texts(), 8192), folder / "tokenizer")
+        contenders = []
+        for workers in a.workers:
+            work = Work(data, folder / "tokenizer", folder / "tars", tuple(a.size), a.batch_size, workers)
+            if not work.tars.exists() and any(each.startswith("open_clip") for each in a.contenders):
+                write_tars(work)
+            for each in a.contenders:
+                contenders.append(Contender(each, work, a.cores))
+                running.callback(contenders[-1].stop)
+        results = race(contenders, a.rounds, a.seconds)
+    pictures = str(a.data) if a.data else f"drawn {a.edge[0]} x {a.edge[1]}, prepared at {a.image_edge}"
+    for result in results:
+        print(json.dumps(result | {"data": pictures}), flush=True)
+    if 0 < sum(result["contender"].startswith(OURS) for result in results) < len(results):
+        print(json.dumps(comparison(results) | {"data": pictures}))
 
 
 if __name__ == "__main__":

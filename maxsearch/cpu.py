@@ -48,6 +48,7 @@ def settle_memory() -> bool:
 
 def _alone() -> bool:
     """Asked of what is installed, because asking JAX for its devices would start them."""
-    if jax.config.jax_platforms:
-        return bool(jax.config.jax_platforms == "cpu")
+    platforms = getattr(jax.config, "jax_platforms", None)  # JAX declares its flags at run time
+    if platforms:
+        return bool(platforms == "cpu")
     return not entry_points(group="jax_plugins") and find_spec("libtpu") is None

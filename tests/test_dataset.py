@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from maxsearch.cli import main
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Interaction, Product
 from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.run import PrepareOptions, prepare
+from tests import tiny
 
 COUNT = 1200  # more than one block of an iteration, in three shards
 
@@ -80,6 +82,10 @@ def test_a_pickled_dataset_reads_the_same_also_from_threads_and_other_folders(
         (lambda m: m["keywords"]["files"].pop(), "lacks entries or contradicts itself"),
         (lambda m: m["keywords"]["files"][0].update(name="../x"), "lacks entries or contradicts itself"),
         (lambda m: m.update(interactions=None), "lacks entries or contradicts itself"),
+        (lambda m: m.update(fingerprint="0" * 64), "was altered: its fingerprint is not that of the checksums"),
+        (lambda m: m["products"]["shards"][1].update(sha256="0" * 64), "was altered: its fingerprint is not that of"),
+        (lambda m: m["keywords"]["files"][0].update(sha256="0" * 64), "was altered: its fingerprint is not that of"),
+        (lambda m: m["products"]["shards"][1].update(sha256=7), "lacks entries or contradicts itself"),
     ],
 )
 def test_unusable_manifests(folder: Path, change: Callable[[dict], object], message: str) -> None:
@@ -124,7 +130,20 @@ def test_a_shard_that_is_damaged_after_opening(folder: Path) -> None:
     shard = folder / "products-00001-of-00003.array_record"
     shard.write_bytes(bytes(shard.stat().st_size))
     assert data.products[0].product_id == "p0"
-    with pytest.raises(MaxsearchError, match=rf"the data shard {shard} is damaged"):
+    assert data.products.where(600) == f"record 50 of the data shard {shard}"
+    with pytest.raises(MaxsearchError, match=rf"^record 50 of the data shard {shard} is damaged \(.*\): run `"):
         data.products[600]
-    with pytest.raises(MaxsearchError, match=rf"the data shard {shard} is damaged"):
+    with pytest.raises(MaxsearchError, match=rf"^one of the records 0 to 511 of the data shard {shard} is damaged"):
         list(data.products)
+
+
+def test_every_file_is_verified_before_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "verify", str(folder)])
+    assert capsys.readouterr().out.startswith(f"{folder}: 8 files are as they were written (")
+    shard = folder / "interactions-00002-of-00003.array_record"
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    code, said = tiny.fails(capsys, "data", "verify", folder)
+    assert code == 1
+    assert said.startswith(f"maxsearch: the data shard {shard} differs from its checksum in the manifest: run `")

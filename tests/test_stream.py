@@ -196,7 +196,7 @@ def test_a_damaged_picture_is_masked_and_counted(encoders, workers):
     options = StreamOptions(7, augment=Augment(drop_title=1.0), num_workers=workers)
     with make_stream(source, *encoders, SIZE, options) as stream:
         batches = stacked([next(stream) for _ in range(4)])  # one epoch: each product twice
-        assert stream.undecodable == 2
+        assert stream.faults.counts == {"undecodable_images": 2, "unreadable_records": 0}
     present = batches["image_present"][..., 0]
     masked = batches["product"][~present]
     assert sorted(masked.tolist()) == [BAD, BAD, PICTURELESS, PICTURELESS]
@@ -270,7 +270,7 @@ def test_a_foreign_state_is_refused(encoders, change, message):
         ({"batch_size": 10, "process_count": 4}, "10 cannot be cut among 4 hosts: choose a multiple of 4"),
         ({"batch_size": 8, "process_index": 2, "process_count": 2}, "process_index is 2: choose from 0 to 1"),
         ({"batch_size": 8, "seed": -1}, "seed is -1: choose at least 0"),
-        ({"batch_size": 8, "prefetch": 0}, "prefetch is 0: choose at least 1"),
+        ({"batch_size": 8, "prefetch": -1}, "prefetch is -1: choose at least 0"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

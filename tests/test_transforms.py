@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.transforms import Augment, ImageCache, decode, drop_modality, drop_words, eval_image, train_image
+from maxsearch.data.transforms import (
+    WHOLE,
+    Augment,
+    ImageCache,
+    View,
+    decode,
+    drop_modality,
+    drop_words,
+    eval_image,
+    reduction_of,
+    render,
+    train_image,
+)
 from maxsearch.errors import UsageError
 
 STILL = Augment(flip=False, scale=(1.0, 1.0), ratio=(1.0, 1.0))
@@ -142,9 +154,8 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
     coarse = Image.fromarray(rng().integers(0, 256, (12, 9, 3), np.uint8))
     large = coarse.resize((900, 1200), Image.Resampling.BICUBIC)
     data = encoded(large, "JPEG", quality=95)
-    image = decode(data, (64, 48))
-    assert 128 <= image.height < 1200 / 2
-    assert image.width >= 96
+    assert reduction_of(data, (64, 48), WHOLE) == 8
+    assert decode(data, 8).shape == (150, 113, 3)
     reference = np.asarray(large.resize((48, 64), Image.Resampling.BILINEAR), np.int16)
     assert np.abs(eval_image(data, (64, 48)) - reference).mean() < 2.0
 
@@ -157,7 +168,8 @@ def test_transparency_becomes_white_and_exif_turns():
     assert (pixels[:, 10:] == 255).all()
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
-    assert decode(encoded(np.full((10, 20, 3), 90), "JPEG", exif=exif), (64, 64)).size == (10, 20)
+    turned = encoded(np.full((10, 20, 3), 90), "JPEG", exif=exif)
+    assert decode(turned, reduction_of(turned, (2, 2), WHOLE)).shape == (20, 10, 3)
 
 
 def test_grey_pictures_become_rgb():
@@ -200,13 +212,13 @@ def test_words_are_dropped_as_often_as_asked():
 
 def test_a_sample_loses_title_or_image_as_often_as_asked_and_never_both():
     options = Augment(drop_title=0.2, drop_image=0.5)
-    kept = [drop_modality(rng(seed), options, True, True) for seed in range(2000)]
+    kept = [drop_modality(chance, options, True, True) for chance in rng().random(2000)]
     assert (False, False) not in kept
     assert abs(kept.count((False, True)) / 2000 - 0.2) < 0.04
     assert abs(kept.count((True, False)) / 2000 - 0.5) < 0.05
     always = Augment(drop_title=0.5, drop_image=0.5)
     for has in ((True, False), (False, True), (False, False)):
-        assert all(drop_modality(rng(seed), always, *has) == has for seed in range(50))
+        assert all(drop_modality(chance, always, *has) == has for chance in rng().random(50))
 
 
 @pytest.mark.parametrize(
@@ -227,8 +239,8 @@ def test_impossible_options_are_refused(options, message):
 
 
 def test_the_cache_keeps_to_its_bytes():
-    picture = Image.new("RGB", (10, 10))  # 400 bytes
-    cache = ImageCache(1000)
+    picture = np.zeros((10, 10, 3), np.uint8)
+    cache = ImageCache(2 * picture.nbytes + 1)
     for key in range(5):
         cache.put(key, picture)
         cache.put(key, picture)
@@ -242,3 +254,41 @@ def test_the_cache_keeps_to_its_bytes():
     nothing = ImageCache(0)
     nothing.put(0, picture)
     assert len(nothing) == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(4, 40), st.integers(4, 40), st.floats(0.1, 1.0))
+def test_a_reduced_picture_has_a_pixel_for_each_that_is_shown(height, width, H, W, least):
+    data = encoded(np.zeros((height, width, 3), np.uint8), "JPEG")
+    view = View(width=least, height=least)
+    reduction = reduction_of(data, (H, W), view)
+    scale = max(width / W, height / H)
+    assert reduction in (1, 2, 4, 8)
+    assert reduction == 1 or least * scale >= reduction
+    assert reduction == 8 or least * scale < 2 * reduction
+    assert decode(data, reduction).shape == (-(-height // reduction), -(-width // reduction), 3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sides, sides, sides, sides, st.integers(0, 2**32))
+def test_a_view_is_rendered_alike_into_a_part_of_a_batch(height, width, H, W, seed):
+    picture = rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    view = View(0.7, 0.9, 0.2, 1.0, mirror=bool(seed % 2), brightness=1.2, contrast=0.8)
+    batch = np.full((3, H, W, 3), 7, np.uint8)
+    found = render(picture, (H, W), view, batch[1])
+    assert np.shares_memory(found, batch)
+    np.testing.assert_array_equal(batch[1], render(picture, (H, W), view))
+    assert (batch[[0, 2]] == 7).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_damaged_jpegs_are_bad_records_or_pictures(data):
+    raw = bytearray(encoded(rng().integers(0, 256, (24, 40, 3), np.uint8), "JPEG"))
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = eval_image(bytes(raw[: data.draw(st.integers(1, len(raw)))]), (8, 8))
+    except BadRecord:
+        return
+    assert pixels.shape == (8, 8, 3)

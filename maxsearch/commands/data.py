@@ -71,10 +71,31 @@ class View:
 
 
 @dataclass(frozen=True)
+class Verify:
+    """Read every file of prepared data and compare it with its checksum, before a long run begins."""
+
+    data: Folders
+    """Folders of prepared data."""
+
+    def run(self) -> None:
+        from maxsearch.data.dataset import PreparedDataset
+
+        for path in self.data:
+            dataset = PreparedDataset.open(path, verify=True)
+            parts = dataset.manifest["products"], dataset.manifest["interactions"]
+            files = sum(len(part["shards"]) for part in parts) + len(dataset.manifest["keywords"]["files"])
+            print(f"{path}: {files} files are as they were written ({dataset.fingerprint[:12]})")
+
+
+@dataclass(frozen=True)
 class Data:
     """Look at prepared data."""
 
-    action: OmitArgPrefixes[Annotated[Stats, subcommand("stats")] | Annotated[View, subcommand("view")]]
+    action: OmitArgPrefixes[
+        Annotated[Stats, subcommand("stats")]
+        | Annotated[View, subcommand("view")]
+        | Annotated[Verify, subcommand("verify")]
+    ]
     """What to do."""
 
     def run(self) -> None:

@@ -64,8 +64,10 @@ class DataConfig:
     `max_padding` is the share of token places that may stay empty: batches of texts of like length are then cut to the
     fewest lengths that stay below it, at most `buckets` (0: 16), each compiled once. `buckets` alone takes so many
     lengths; 0 and 0 leave every batch as long as the model reads.
-    `text_key` and `image_key` name the features of a `tfds:` source. `cache_images_mb` bounds a cache of decoded
-    images. `image_edge` is the edge that the images were prepared with; 0 takes it from the dataset.
+    `text_key` and `image_key` name the features of a `tfds:` source. `prefetch` is the number of batches that each
+    process prepares ahead; 0 finds it by a probe. `cache_images_mb` bounds a cache of decoded images. Examples with bad
+    records are masked, and end training when they are more than `max_bad_fraction`. `image_edge` is the edge that the
+    images were prepared with; 0 takes it from the dataset.
     """
 
     batch_size: int = 256
@@ -82,6 +84,7 @@ class DataConfig:
     threads: int = 1
     prefetch: int = 4
     cache_images_mb: int = 0
+    max_bad_fraction: float = 0.01
     image_edge: int = 0
     text_key: str = "caption"
     image_key: str = "image"
@@ -101,4 +104,7 @@ class DataConfig:
         require(0 <= self.max_padding < 1, f"data.max_padding must be at least 0 and below 1, not {self.max_padding}")
         require(self.workers >= 0, f"data.workers must not be negative, not {self.workers}")
         require(self.threads >= 1, f"data.threads must be at least 1, not {self.threads}")
-        require(self.prefetch >= 1, f"data.prefetch must be at least 1, not {self.prefetch}")
+        require(self.prefetch >= 0, f"data.prefetch must not be negative, not {self.prefetch}")
+        require(
+            0 <= self.max_bad_fraction <= 1, f"data.max_bad_fraction must lie from 0 to 1, not {self.max_bad_fraction}"
+        )

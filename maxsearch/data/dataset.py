@@ -1,5 +1,6 @@
 """A prepared dataset on disk, opened for random access."""
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from maxsearch.data.keywords import KEYWORDS, PRODUCT_KEYWORDS, Lexicon
 from maxsearch.data.product_keywords import TABLE, CatalogueKeywords, ProductKeywords
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, Product, unpack_interaction, unpack_product
+from maxsearch.data.table_formats import first_line
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json, sha256_of
 from maxsearch.manifest import MANIFEST
@@ -38,6 +40,10 @@ class Shard:
     def examples_in_shard(self) -> int:
         """All records of the file."""
         return self.take
+
+
+class DamagedRecordError(MaxsearchError):
+    """A record of a shard that cannot be read."""
 
 
 class Records(Sequence[T], Generic[T]):
@@ -67,10 +73,17 @@ class Records(Sequence[T], Generic[T]):
         try:
             return self._unpack(self._source[index])
         except Exception as error:
-            raise self._damaged(self._shards[bisect_right(self._ends, index)], error) from None
+            raise self._damaged(self.where(index), error) from None
+
+    def where(self, position: int) -> str:
+        """Which record of which file a position is."""
+        number = bisect_right(self._ends, position)
+        shard = self._shards[number]
+        return f"record {position - self._ends[number] + shard.take} of the data shard {shard.filename}"
 
     def __iter__(self) -> Iterator[T]:
         for shard in self._shards:
+            start = 0
             try:
                 reader = ArrayRecordReader(shard.filename)
                 for start in range(0, shard.take, READ_BLOCK):
@@ -79,11 +92,12 @@ class Records(Sequence[T], Generic[T]):
                         yield record
                 reader.close()
             except Exception as error:
-                raise self._damaged(shard, error) from None
+                some = f"one of the records {start} to {min(start + READ_BLOCK, shard.take) - 1}"
+                raise self._damaged(f"{some} of the data shard {shard.filename}", error) from None
 
     @staticmethod
-    def _damaged(shard: Shard, error: Exception) -> MaxsearchError:
-        return MaxsearchError(f"the data shard {shard.filename} is damaged ({error}): {REMEDY}")
+    def _damaged(where: str, error: Exception) -> DamagedRecordError:
+        return DamagedRecordError(f"{where} is damaged ({first_line(error)[:200]}): {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Reads and checks the manifest of a prepared folder.
 
     Raises:
-      MaxsearchError: it is absent, of another kind or schema version, or lacks an entry.
+      MaxsearchError: it is absent, of another kind or schema version, lacks an entry, or its fingerprint is not that
+        of its entries.
     """
     file = path / MANIFEST
     manifest = read_json(file, what="data manifest", remedy="prepare the folder with `maxsearch prepare --out`")
@@ -163,11 +178,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
         files = manifest["keywords"]["files"]
         whole = whole and (not files or {file["name"] for file in files} == {KEYWORDS, TABLE})
+        fingerprint = fingerprint_of(manifest)
     except (KeyError, TypeError):
         whole = False
     if not whole:
         raise MaxsearchError(f"{file} lacks entries or contradicts itself: {REMEDY}")
+    if manifest["fingerprint"] != fingerprint:
+        raise MaxsearchError(
+            f"{file} was altered: its fingerprint is not that of the checksums that it lists; restore it, or {REMEDY}"
+        )
     return manifest
+
+
+def fingerprint_of(manifest: dict[str, Any]) -> str:
+    """The fingerprint that belongs to a manifest's checksums of shards and keywords."""
+    files = [*manifest["products"]["shards"], *manifest["interactions"]["shards"], *manifest["keywords"]["files"]]
+    return hashlib.sha256("\n".join(file["sha256"] for file in files).encode()).hexdigest()
 
 
 def _shards(path: Path, part: dict[str, Any], verify: bool) -> list[Shard]:

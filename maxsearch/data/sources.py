@@ -5,9 +5,9 @@ lets the stream be cut among hosts, threads and workers, and be resumed, without
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import compress, islice
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from grain.experimental import index_shuffle
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
+from maxsearch.data.dataset import DamagedRecordError, Records
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.product_keywords import CatalogueKeywords
 from maxsearch.data.records import Interaction, Product
@@ -26,6 +27,7 @@ GRID = 2.0**-20
 # Grain's index_shuffle needs no memory, but walks long cycles (milliseconds a draw) when there are few positions.
 LARGEST_PERMUTATION = 2**16
 COLUMN_BLOCK = 2**16
+NO_PRODUCT = -1  # the product's row of an example that is masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class RawExample:
       texts: the product's further text fields.
       said: texts that are known to tell of the product beside these, such as a picture's other captions.
       keywords: ids of the product's keywords in the source's lexicon, None when the source has none.
+      where: says where the product's record lies; None when nobody knows.
+      fault: why the record cannot be read, and where it lies; empty for a good one. The product of a bad one is -1,
+        its weight 0, and it says and shows nothing.
     """
 
     query: str
@@ -53,6 +58,13 @@ class RawExample:
     texts: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     keywords: tuple[int, ...] | None = None
+    where: Callable[[], str] | None = None
+    fault: str = ""
+
+    @classmethod
+    def unreadable(cls, fault: str) -> "RawExample":
+        """What stands in the place of a record that cannot be read."""
+        return cls(query="", title="", images=(), product=NO_PRODUCT, weight=0.0, keywords=(), fault=fault)
 
 
 @runtime_checkable
@@ -252,9 +264,13 @@ class CatalogueSource:
         """The examples of these kept interactions, in this order."""
         queries = self.queries(positions)
         rows, weights = self._products[positions].tolist(), self._weights[positions].tolist()
-        keywords = self._dataset.keywords
+        keywords, products = self._dataset.keywords, self._dataset.products
         for query, row, weight in zip(queries, rows, weights, strict=True):
-            product = self._dataset.products[row]
+            try:
+                product = products[row]
+            except DamagedRecordError as error:
+                yield RawExample.unreadable(str(error))
+                continue
             yield RawExample(
                 query=query,
                 title=product.title,
@@ -264,6 +280,7 @@ class CatalogueSource:
                 weight=weight,
                 texts=product.texts,
                 keywords=keywords.products[row] if keywords else None,
+                where=partial(products.where, row) if isinstance(products, Records) else None,
             )
 
     def texts(self) -> Iterator[str]:

@@ -6,8 +6,10 @@ a stream resumes exactly from the number of its next batch.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
@@ -16,25 +18,31 @@ from typing import Any
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 
 from maxsearch.data.buckets.order import Buckets
 from maxsearch.data.buckets.shapes import Shape
+from maxsearch.data.faults import UNDECODABLE, UNREADABLE, Faults
 from maxsearch.data.keywords import PRODUCT_KEYWORDS, Lexicon, normalized, padded
+from maxsearch.data.probe import probe_prefetch
 from maxsearch.data.records import text_fields
-from maxsearch.data.sources import ExampleSource, RawExample
+from maxsearch.data.shared import Places, Reader
+from maxsearch.data.sources import NO_PRODUCT, ExampleSource, RawExample
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.tokenize import TextEncoder
 from maxsearch.data.transforms import (
+    VIEW_NUMBERS,
     WHITE,
+    WHOLE,
     Augment,
+    ImageArray,
     ImageCache,
-    augment_image,
     decode,
     drop_modality,
     drop_words,
+    random_view,
+    reduction_of,
     render,
-    zoom_of,
 )
 from maxsearch.errors import MaxsearchError, UsageError
 
@@ -50,10 +58,13 @@ from maxsearch.errors import MaxsearchError, UsageError
 # with a lexicon, ids filled up with -1:
 #   query_keywords int32 [B, 16], query_covered bool [B], whether these are all that the query asks for
 #   product_keywords int32 [B, 48]
+# An example whose record cannot be read, or of which nothing but a bad picture was there, is masked: its product,
+# variant and query are -1, its weight is 0, and its texts and pictures are empty. Losses leave it out.
 Batch = dict[str, np.ndarray]
 
 LAST_BATCH = 2**48
-UNDECODABLE = "undecodable"  # travels with a batch from the worker, and is taken off before the user sees it
+IMAGE_TICKET = "image_ticket"  # stands for the pictures of a batch on their way from a worker; see shared.py
+VIEWS = 2**64 - 1  # keeps the random numbers of views apart from those of words and of which pictures are shown
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,9 @@ class StreamOptions:
       batch_size: examples in a global batch.
       seed: of the random changes; not negative.
       num_workers: processes that prepare batches; 0 prepares them in this one.
-      num_threads: threads that prepare batches in each process; 0 prepares each batch when it is asked for.
-      prefetch: batches that each process prepares ahead.
+      num_threads: threads that prepare batches in each process; 0 prepares each batch when it is asked for. A worker
+        process with one writes pictures where this process reads them; with more, they are copied there.
+      prefetch: batches that each process prepares ahead; 0 finds a number by a probe.
       augment: random changes; None renders whole pictures and leaves texts alone.
       process_index: this host's number.
       process_count: number of hosts; each takes an equal slice of every batch, in order.
@@ -73,6 +85,7 @@ class StreamOptions:
       images: N, pictures of a product; of one that has more, some are drawn, or without `augment` the first taken.
       texts: F, text fields of a product, with the title.
       words: also tell which word each token belongs to.
+      max_bad_fraction: the largest share of examples with bad records; see `Faults.check`.
     """
 
     batch_size: int
@@ -87,10 +100,11 @@ class StreamOptions:
     images: int = 1
     texts: int = 1
     words: bool = False
+    max_bad_fraction: float = 0.01
 
     def __post_init__(self) -> None:
-        smallest = {"batch_size": 1, "process_count": 1, "prefetch": 1, "images": 1, "texts": 1}
-        for name in (*smallest, "seed", "num_workers", "num_threads", "cache_images"):
+        smallest = {"batch_size": 1, "process_count": 1, "images": 1, "texts": 1}
+        for name in (*smallest, "seed", "num_workers", "num_threads", "prefetch", "cache_images"):
             value, least = getattr(self, name), smallest.get(name, 0)
             if value < least:
                 raise UsageError(f"{name} is {value}: choose at least {least}")
@@ -121,46 +135,49 @@ class BatchLoader:
         self._size = image_size
         self._options = options
         self._lexicon = lexicon
-        self._zoom = zoom_of(options.augment) if options.augment else 1.0
+        self._shared = 0
+        self._places: Places | None = None
         self._cache = ImageCache(options.cache_images)
+        # Whole blocks of the four numbers that the generator makes at a time.
+        self._blocks = -(-(VIEW_NUMBERS * options.images + 1) // 4)
+        augment = options.augment
+        self._words_drop = bool(augment and (augment.title_word_drop or augment.query_word_drop))
 
     def __call__(self, batch: int) -> Batch:
-        """Loads a slice; see `Batch` for the arrays."""
+        """Loads a slice; see `Batch` for the arrays, to which those of `Faults` are added."""
         options = self._options
         count = options.batch_size // options.process_count
         first = options.process_index * count
         draws = self._draws(batch)[first : first + count]
+        image, sent = self._new_images()
+        image_present = np.zeros((count, options.images), bool)
+        numbers = self._numbers(draws)
         queries: list[str] = []
         texts: list[str] = []
         examples: list[RawExample] = []
-        product, variant, query_hashes = np.empty((3, count), np.int32)
-        weight = np.empty(count, np.float32)
-        image = np.full((count, options.images, *self._size, 3), WHITE, np.uint8)
-        image_present = np.zeros((count, options.images), bool)
-        undecodable = 0
+        faults = Faults()
         for i, (draw, example) in enumerate(zip(draws, self._source.examples(draws), strict=True)):
-            # Made anew for each draw, so that its numbers depend on nothing else in the batch.
-            rng = np.random.Generator(np.random.Philox(key=[options.seed, draw]))
-            for place, number in enumerate(self._chosen(len(example.images), rng)):
-                try:
-                    image[i, place] = self._pixels((example.product, number), example.images[number], rng)
-                    image_present[i, place] = True
-                except BadRecord:
-                    undecodable += 1
+            rng = None
+            if self._words_drop or len(example.images) > options.images:
+                # Made anew for each draw, so that its numbers depend on nothing else in the batch.
+                rng = np.random.Generator(np.random.Philox(key=[options.seed, draw]))
+            example, shown = self._shown(example, rng, numbers[i], image[i], faults)
             query, fields = example.query, text_fields(example.title, example.texts, options.texts)
             if options.augment:
                 has_text = any(field.strip() for field in fields)
-                has_text, has_image = drop_modality(rng, options.augment, has_text, bool(image_present[i].any()))
-                if has_text:
-                    fields[0] = drop_words(fields[0], options.augment.title_word_drop, rng)
-                else:
+                has_text, has_image = drop_modality(numbers[i, -1], options.augment, has_text, any(shown))
+                if not has_text:
                     fields = [""] * options.texts
-                query = drop_words(query, options.augment.query_word_drop, rng)
+                elif rng is not None:
+                    fields[0] = drop_words(fields[0], options.augment.title_word_drop, rng)
+                if rng is not None:
+                    query = drop_words(query, options.augment.query_word_drop, rng)
                 if not has_image:
-                    image[i], image_present[i] = WHITE, False
-            product[i], weight[i] = example.product, example.weight
-            variant[i] = hash31(example.variant) if example.variant else -1
-            query_hashes[i] = query_hash(example.query)
+                    shown = [False] * options.images
+            for place, present in enumerate(shown):
+                if not present:
+                    image[i, place] = WHITE
+            image_present[i] = shown
             queries.append(query)
             texts += fields
             examples.append(example)
@@ -171,15 +188,15 @@ class BatchLoader:
             "query_mask": query_mask,
             "title_ids": title_ids,
             "title_mask": title_mask,
-            "image": image,
+            **sent,
             "image_present": image_present,
-            "product": product,
-            "variant": variant,
-            "query": query_hashes,
-            "weight": weight,
+            "product": np.array([example.product for example in examples], np.int32),
+            "variant": np.array([hash31(each.variant) if each.variant else -1 for each in examples], np.int32),
+            "query": np.array([-1 if masked(each) else query_hash(each.query) for each in examples], np.int32),
+            "weight": np.array([example.weight for example in examples], np.float32),
             **(self._words(queries, texts) if options.words else {}),
             **(self._keywords(examples, self._lexicon) if self._lexicon is not None else {}),
-            UNDECODABLE: np.array(undecodable, np.int32),
+            **faults.arrays(),
         }
         return made if self._buckets is None else cut(made, self._buckets.shape(batch), options.texts)
 
@@ -188,6 +205,69 @@ class BatchLoader:
         if self._buckets is not None:
             return self._buckets.draws(batch).tolist()
         return range(batch * self._options.batch_size, (batch + 1) * self._options.batch_size)
+
+    def share_memory(self, places: int) -> None:
+        """Lets a worker process hand over pictures in memory that it shares, of so many batches at a time."""
+        self._shared = places
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int, int]:
+        """Of the pictures of a slice."""
+        options = self._options
+        return options.batch_size // options.process_count, options.images, *self._size, 3
+
+    def _new_images(self) -> tuple[np.ndarray, Batch]:
+        """Room for the pictures of a slice, and what the batch tells of them."""
+        if self._shared and self._places is None:
+            self._places = Places(self.image_shape, self._shared)
+        taken = self._places.take() if self._places is not None else None
+        if taken is None:
+            image = np.empty(self.image_shape, np.uint8)
+            return image, {"image": image}
+        return taken[0], {IMAGE_TICKET: taken[1]}
+
+    def _numbers(self, draws: Sequence[int]) -> Float64[np.ndarray, "B n"]:
+        """Random numbers of these draws, of which each has its own part of one endless sequence."""
+        key = np.array([self._options.seed, VIEWS], np.uint64)
+
+        def numbers(first: int, count: int) -> Float64[np.ndarray, "k n"]:
+            bits = np.random.Philox(key=key, counter=first * self._blocks)
+            return np.random.Generator(bits).random((count, 4 * self._blocks))
+
+        if isinstance(draws, range):
+            return numbers(draws.start, len(draws))
+        return np.concatenate([numbers(draw, 1) for draw in draws])
+
+    def _shown(
+        self,
+        example: RawExample,
+        rng: np.random.Generator | None,
+        numbers: Float64[np.ndarray, " n"],
+        out: UInt8[np.ndarray, "N H W 3"],
+        faults: Faults,
+    ) -> tuple[RawExample, list[bool]]:
+        """Renders an example's pictures, as far as they can be decoded.
+
+        Returns:
+          The example, masked when nothing of its product is left; and which places of `out` were filled.
+        """
+        shown = [False] * len(out)
+        if example.fault:
+            faults.add(UNREADABLE, example.fault)
+            return example, shown
+        fault = ""
+        for place, number in enumerate(self._chosen(len(example.images), rng)):
+            view = numbers[VIEW_NUMBERS * place : VIEW_NUMBERS * (place + 1)]
+            try:
+                self._render((example.product, number), example.images[number], view.tolist(), out[place])
+                shown[place] = True
+            except BadRecord as error:
+                where = example.where() if example.where else f"product {example.product} of {self._source.fingerprint}"
+                fault = f"{where} {error}"
+                faults.add(UNDECODABLE, fault)
+        if fault and not any(shown) and not any(field.strip() for field in (example.title, *example.texts)):
+            example = RawExample.unreadable(fault)
+        return example, shown
 
     def _words(self, queries: list[str], texts: list[str]) -> Batch:
         T, F = self._title_encoder.max_tokens, self._options.texts
@@ -213,21 +293,26 @@ class BatchLoader:
             "product_keywords": np.stack(products),
         }
 
-    def _chosen(self, count: int, rng: np.random.Generator) -> list[int]:
+    def _chosen(self, count: int, rng: np.random.Generator | None) -> list[int]:
         """The numbers of the pictures that are shown, of `count`."""
-        if count <= self._options.images or self._options.augment is None:
+        if rng is None or count <= self._options.images or self._options.augment is None:
             return list(range(min(count, self._options.images)))
         chosen: list[int] = np.sort(rng.choice(count, self._options.images, replace=False)).tolist()
         return chosen
 
-    def _pixels(self, key: tuple[int, int], data: bytes, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        image = self._cache.get(key)
+    def _render(self, key: tuple[int, int], data: bytes, numbers: Sequence[float], out: ImageArray) -> None:
+        view = random_view(numbers, self._options.augment) if self._options.augment else WHOLE
+        reduction = reduction_of(data, self._size, view)
+        image = self._cache.get((*key, reduction))
         if image is None:
-            image = decode(data, self._size, self._zoom)
-            self._cache.put(key, image)
-        if self._options.augment is None:
-            return render(image, self._size, None)
-        return augment_image(image, self._size, rng, self._options.augment)
+            image = decode(data, reduction)
+            self._cache.put((*key, reduction), image)
+        render(image, self._size, view, out)
+
+
+def masked(example: RawExample) -> bool:
+    """Whether an example is left out of all losses."""
+    return example.product == NO_PRODUCT
 
 
 def cut(batch: Batch, shape: Shape, fields: int) -> Batch:
@@ -259,7 +344,7 @@ class Stream:
     Attributes:
       next_batch: number of the global batch that comes next; with the fingerprint, the whole state.
       wait_seconds: time spent waiting for batches since the stream was made.
-      undecodable: pictures in the batches handed out since then that could not be decoded, and were masked.
+      faults: bad records in the batches handed out since then, which were masked.
     """
 
     def __init__(
@@ -277,7 +362,9 @@ class Stream:
         self._batches: grain.DatasetIterator[Batch] | None = None
         self.next_batch = start
         self.wait_seconds = 0.0
-        self.undecodable = 0
+        self.faults = Faults()
+        self._reader = Reader()
+        self._examples = 0
 
     def __iter__(self) -> "Stream":
         return self
@@ -287,9 +374,13 @@ class Stream:
         if self._batches is None:
             self._batches = self._open()
         batch = {name: np.asarray(value) for name, value in next(self._batches).items()}
+        if IMAGE_TICKET in batch:
+            batch["image"] = self._reader.open(batch.pop(IMAGE_TICKET), self._loader.image_shape)
         self.next_batch += 1
-        self.undecodable += int(batch.pop(UNDECODABLE))
         self.wait_seconds += time.perf_counter() - started
+        self.faults.take(batch)
+        self._examples += len(batch["product"])
+        self.faults.check(self._examples, self._options.max_bad_fraction)
         return batch
 
     @property
@@ -336,7 +427,7 @@ class Stream:
         """Ends the threads and worker processes; the next batch asked for starts them anew."""
         if self._batches is not None:
             self._batches.close()
-            self._batches = None
+            self._batches, self._reader = None, Reader()
 
     def __enter__(self) -> "Stream":
         return self
@@ -348,18 +439,24 @@ class Stream:
 
     def _open(self) -> "grain.DatasetIterator[Batch]":
         options = self._options
-        threads = options.num_threads
-        ahead = options.prefetch if threads else 0
+        ahead = options.prefetch or probe_prefetch(self._loader, self.next_batch)
+        # One thread in a worker process would only hand batches from itself to the process's own queue.
+        threads = 0 if options.num_workers and options.num_threads == 1 else options.num_threads
+        loader = copy(self._loader)
+        if options.num_workers and not threads and hasattr(os, "memfd_create"):
+            # Those in the queue, one that is made, and two that are trained on or on their way to the devices.
+            loader.share_memory(ahead + 3)
+        held = ahead if threads else 0
         dataset = (
             grain.MapDataset.range(self.next_batch, LAST_BATCH)
-            .map(self._loader)
-            .to_iter_dataset(grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead))
+            .map(loader)
+            .to_iter_dataset(grain.ReadOptions(num_threads=min(threads, held), prefetch_buffer_size=held))
         )
         if options.num_workers:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain reads absl flags in its workers, which only an absl app parses
-            # With threads, a worker's own buffer is the one that holds `prefetch` batches.
-            buffer = 1 if threads else options.prefetch
+            # With threads, a worker's own buffer is the one that holds the batches.
+            buffer = 1 if threads else ahead
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=options.num_workers, per_worker_buffer_size=buffer)
             )
@@ -402,6 +499,7 @@ def make_stream(
     return Stream(source, loader, options, start, buckets)
 
 
+@lru_cache(maxsize=2**17)
 def query_hash(query: str) -> int:
     """31-bit hash of a query, equal for queries that differ in case, width or spaces only."""
     return hash31(normalized(query))

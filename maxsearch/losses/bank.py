@@ -96,5 +96,9 @@ def opened(bank: Bank, ready: Bool[Array, ""]) -> Bank:
 
 
 def bank_negatives(bank: Bank, batch: Mapping[str, Array]) -> Bool[Array, "B K"]:
-    """Which vectors are negatives of each row of a batch: written ones of another product, variant group and query."""
-    return ~known_pairs(batch, vars(bank)) & (jnp.arange(len(bank.product)) < bank.filled)[None, :]
+    """Which vectors are negatives of each row of a batch: written ones of another product, variant group and query.
+
+    A masked example has no product.
+    """
+    real = (jnp.arange(len(bank.product)) < bank.filled) & (bank.product >= 0)
+    return ~known_pairs(batch, vars(bank)) & real[None, :]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from maxsearch.config import LossConfig
 from maxsearch.config.loss import TERMS
@@ -42,9 +43,14 @@ class Context:
     keywords: int = 0
 
     @property
+    def real(self) -> Bool[Array, " B"]:
+        """Which examples are there; the others stand in the place of bad records, and no loss looks at them."""
+        return self.batch["product"] >= 0
+
+    @property
     def row_weights(self) -> Float[Array, " B"]:
         """How much each pair counts."""
-        return self.batch["weight"] ** self.config.pair_power
+        return jnp.where(self.real, self.batch["weight"] ** self.config.pair_power, 0)
 
     def key_for(self, term: str) -> PRNGKeyArray:
         """The key of one term's own randomness."""

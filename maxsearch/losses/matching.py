@@ -71,7 +71,7 @@ def match(context: Context, name: str) -> Float[Array, ""]:
     outputs, batch = context.outputs, context.batch
     B = outputs.query.shape[0]
     if name == "matching":
-        vectors, present = outputs.products.product, jnp.ones_like(batch["image_present"][:, 0])
+        vectors, present = outputs.products.product, context.real
     else:
         vectors, present = outputs.products.image, batch["image_present"].any(axis=1)
     query, other = jax.lax.stop_gradient(outputs.query), jax.lax.stop_gradient(vectors)

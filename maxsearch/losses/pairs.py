@@ -37,15 +37,15 @@ class Known:
 
 
 def sides(context: Context, outputs: Outputs | None = None) -> dict[str, Side]:
-    """Query, product, title and image; a product without a title (or image) has no such row.
+    """Query, product, title and image; a product without a title (or image) has no such row, a masked example none.
 
     `outputs` are those of the context when None.
     """
     batch, outputs = context.batch, outputs or context.outputs
     title, image = batch["title_mask"].any(axis=1), batch["image_present"].any(axis=1)
     return {
-        "query": Side(outputs.query, jnp.ones_like(title)),
-        "product": Side(outputs.products.product, jnp.ones_like(title)),
+        "query": Side(outputs.query, context.real),
+        "product": Side(outputs.products.product, context.real),
         "title": Side(outputs.products.title, title),
         "image": Side(outputs.products.image, image),
     }
@@ -117,7 +117,7 @@ def ring_ways(context: Context, left: str, right: str) -> list[Rows]:
         return [ring_sigmoid_loss(*pairs, outputs.logit_bias, vocabulary=context.keywords)]
     bank, further = context.bank, None
     if bank is not None and right == "product":
-        written = gathered(jnp.arange(len(bank.product)) < bank.filled, "batch")
+        written = gathered(jnp.arange(len(bank.product)) < bank.filled, "batch") & (bank.product >= 0)
         known = {name: getattr(bank, name) for name in IDS}
         further = bank.vectors, About(known, written, owned=bank.keywords if masked else None)
     return list(ring_softmax_loss(*pairs, margin=margin_of(config), bank=further, vocabulary=context.keywords))

@@ -26,7 +26,7 @@ def ranking_terms(context: Context) -> dict[str, Float[Array, ""]]:
         return {}
     draw = config.ranking_draw
     query, product = context.outputs.query, context.outputs.products.product
-    negative = ~batch_positives(context)
+    negative = ~batch_positives(context) & context.real[:, None] & gathered(context.real, None)[None, :]
     contained = batch_contained(context)
     if contained is not None:
         negative &= ~contained

@@ -112,6 +112,7 @@ def open_stream(
             images=config.model.images,
             texts=config.model.texts,
             words=config.uses("mlm_query", "mlm_title"),
+            max_bad_fraction=config.data.max_bad_fraction,
         ),
         lexicon=lexicon,
         buckets=buckets,

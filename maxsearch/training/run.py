@@ -18,10 +18,10 @@ from maxsearch.data.layout import abstract_batch
 from maxsearch.data.stream import Stream
 from maxsearch.distributed import forward_interrupts, stops
 from maxsearch.errors import MaxsearchError
-from maxsearch.mesh import put_batch
 from maxsearch.models.search import Words
 from maxsearch.training.budget import Budget
 from maxsearch.training.checkpoint import Checkpoints
+from maxsearch.training.feed import Feed
 from maxsearch.training.flops import model_flops
 from maxsearch.training.goodput import Clock
 from maxsearch.training.metrics import Display, MetricWriter
@@ -126,6 +126,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     earlier: Sequence[dict[str, Any]] = ()
     _plan: StagePlan = field(init=False)
+    _feed: Feed = field(init=False)
     _last: int = field(init=False)
     _step: Step | None = None
     _flops: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -136,10 +137,10 @@ class Run:
     def __post_init__(self) -> None:
         self._plan = StagePlan.of(self.config.stages)
         self._last = len(self._plan.names) - 1
+        self._feed = Feed(self.stream, jax.sharding.get_mesh())
 
     def go(self, stop: Stop) -> TrainResult:
         """Steps until the budget is spent or it is told to stop."""
-        mesh = jax.sharding.get_mesh()
         step, every = self.resumed_from or 0, self.config.train
         self.clock.add("start", self.clock.wall)
         behind: tuple[int, dict[str, jax.Array], float] | None = None
@@ -158,7 +159,7 @@ class Run:
                     behind = None
                 self._begin(self.stage + 1, step)
             end, start = jnp.float32(self._end(horizon)), jnp.int32(self.stage_start)
-            batch = put_batch(next(self.stream), mesh)
+            batch = self._feed.take()
             shape = (batch["query_ids"].shape[1], batch["title_ids"].shape[1])
             if self.profile is not None:
                 self.profile.before(step)
@@ -177,6 +178,8 @@ class Run:
             if not self._marked:
                 self._mark(step)  # the time that compiling took is not the pace of training
             self._work[step + 1] = (self._flops[shape], sum(shape))
+            if not self.budget.over(step + 1):
+                self._feed.fetch()
             # The numbers of the step before are read only now that the device has its next work.
             if behind:
                 self._report(*behind)
@@ -258,7 +261,7 @@ class Run:
 
     def _save(self, step: int, horizon: float) -> None:
         position = {
-            "stream": self.stream.state(),
+            "stream": self._feed.state(),
             "seconds": self.budget.spent,
             "horizon": horizon,
             "stage": self.stage,
@@ -288,7 +291,7 @@ class Run:
             "examples_per_second": (step - marked_step) * self.config.data.batch_size / seconds,
             "data_wait": (self.stream.wait_seconds - marked_wait) / seconds,
             "epoch": step * self.epochs,  # the stream may be further
-            "undecodable_images": float(self.stream.undecodable),
+            **{reason: float(count) for reason, count in self._feed.faults.items()},
             "seconds": self.budget.spent,
         }
         if self.parts is not None:

@@ -29,7 +29,12 @@ TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 
 # What may change when a run is continued, because it does not change what a step computes.
-FREE = ("train.", "mesh.", "data.workers", "data.threads", "data.prefetch", "data.cache_images_mb", "name")
+FREE = (
+    "train.",
+    "mesh.",
+    *(f"data.{name}" for name in ("workers", "threads", "prefetch", "cache_images_mb", "max_bad_fraction")),
+    "name",
+)
 
 
 def read_config(run: Path) -> Config:

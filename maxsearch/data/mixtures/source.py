@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.mixtures.keywords import merged, translation
 from maxsearch.data.mixtures.turns import Turns
-from maxsearch.data.sources import ExampleSource, RawExample, digest
+from maxsearch.data.sources import NO_PRODUCT, ExampleSource, RawExample, digest
 from maxsearch.errors import UsageError
 
 MOST_PRODUCTS = 2**31  # rows are int32
@@ -87,7 +87,9 @@ class MixtureSource:
             yield self._own(next(found[place]), place)
 
     def _own(self, example: RawExample, place: int) -> RawExample:
-        """An example of one dataset with numbers that no other dataset has."""
+        """An example of one dataset with numbers that no other dataset has; a masked one stays as it is."""
+        if example.product == NO_PRODUCT:
+            return example
         table, keywords = self._translations[place], example.keywords
         if table is not None and self.lexicon is not None and keywords is not None:
             # Its texts may hold words that only another dataset's lexicon has.

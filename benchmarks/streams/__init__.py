@@ -1,0 +1,1 @@
+"""What benchmarks/stream.py compares: our stream and those of others, each in a process of its own."""
