@@ -142,6 +142,32 @@ def test_a_stream_resumes_at_any_batch(encoders, reference, position, threads):
     assert_same(rest, {name: array[position:] for name, array in reference.items()})
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 8), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]), st.integers(0, 2))
+def test_a_stream_resumes_on_another_number_of_hosts(encoders, reference, position, before, after, threads):
+    """Every host of the first run stops at the same batch; any of their states serves every host of the second."""
+    source = CatalogueSource(shop(), 1.0, seed=5)
+
+    def host(index, count):
+        options = StreamOptions(8, 5, num_threads=threads, augment=BUSY, process_index=index, process_count=count)
+        return make_stream(source, *encoders, SIZE, options)
+
+    states = []
+    for index in range(before):
+        with host(index, before) as stream:
+            stream.restore({**stream.state(), "next_batch": position})
+            next(stream)
+            states.append(json.dumps(stream.state()))
+    assert len(set(states)) == 1
+    pieces = []
+    for index in range(after):
+        with host(index, after) as stream:
+            stream.restore(json.loads(states[0]))
+            pieces.append(next(stream))
+    whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in reference}
+    assert_same(whole, {name: array[position + 1] for name, array in reference.items()})
+
+
 def test_a_stream_can_start_anywhere(encoders, reference):
     far = take(encoders, 3, start=7)
     assert_same(far, {name: array[7:] for name, array in reference.items()})

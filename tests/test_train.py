@@ -19,6 +19,7 @@ def test_every_step_is_logged_with_every_number() -> None:
     assert [line["step"] for line in lines] == list(range(1, 11))
     names = {"step", "loss", "loss/query_product", "loss/query_title", "loss/query_image", "weight/title"}
     names |= {"weight/image", "logit_scale", "gradient_norm", "learning_rate", "padding", "epoch", "undecodable_images"}
+    names |= {"unreadable_records"}
     assert all(line.keys() == names | tiny.CLOCKED for line in lines)
     assert all(math.isfinite(value) for line in lines for value in line.values())
     for line in lines:

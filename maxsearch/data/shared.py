@@ -67,8 +67,8 @@ class Reader:
         size = int(np.prod(shape))
         # NumPy lets views hold the memory's owner alone: so the owner is an object of this batch.
         owner = (ctypes.c_uint8 * size).from_buffer(memory, PAGE + place * stride(shape))
-        weakref.finalize(owner, release, memory, place).atexit = False
-        return np.frombuffer(owner, np.uint8).reshape(shape)
+        weakref.finalize(owner, release, memory, place)
+        return np.frombuffer(memoryview(owner), np.uint8).reshape(shape)
 
 
 def stride(shape: tuple[int, ...]) -> int:
