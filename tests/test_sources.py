@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maxsearch.data import sources
+from maxsearch.data.mixtures.source import MixtureSource
+from maxsearch.data.mixtures.turns import Segment, Turns
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource, EpochDraws, kept_products
 from maxsearch.data.tfds_source import TfdsSource, parse_tfds
@@ -289,6 +291,20 @@ def test_tfds_mistakes_are_named(shop, spec, keys, error, message):
         TfdsSource(spec, **({"text_key": "title"} | keys), data_dir=shop)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
+
+
+def test_tfds_is_mixed_with_prepared_data(shop):
+    tfds = TfdsSource("tfds:tiny_shop", text_key="captions/text", data_dir=shop)
+    turns = Turns([Segment(0, (0.5, 0.5), (0.5, 0.5))])
+    source = MixtureSource({"a": CatalogueSource(catalogue([1.0, 2.0]), 0.0), "b": tfds}, turns, (0.5, 0.5), ())
+    queries, products = list(source.query_texts()), list(source.product_texts())
+    assert source.sizes == (len(queries), len(products)) == (14, 15)
+    pairs = source.pairs(range(48)).tolist()
+    for example, (query, product) in zip(source.examples(range(48)), pairs, strict=True):
+        assert example.query in queries[query] or (example.query, queries[query]) == ("", [])
+        assert products[product][0] == example.title
+        assert example.product == product
+    assert {product for _, product in pairs} == {0, 1, *range(3, 15)}
 
 
 def test_tfds_without_random_access_is_refused(shop, tmp_path):
