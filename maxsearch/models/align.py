@@ -72,7 +72,7 @@ class Aligner(nnx.Module):
         So they are the states that titles have, through the tower's norm and whatever blocks it has.
 
         Args:
-          encode: the title encoder, (ids, mask) -> states.
+          encode: the title encoder, (ids, mask, fields=1) -> states.
 
         Raises:
           UsageError: the model was built without the vocabulary.
@@ -86,7 +86,7 @@ class Aligner(nnx.Module):
         for row, word in enumerate(self._words):
             ids[row, : len(word)], mask[row, : len(word)] = word, True
         split = gathered(jnp.asarray(ids), "batch", None), gathered(jnp.asarray(mask), "batch", None)
-        states = masked_mean(encode(*split).astype(jnp.float32), split[1])
+        states = masked_mean(encode(*split, fields=1).astype(jnp.float32), split[1])
         return jax.lax.stop_gradient(gathered(states, None, None)[:K])
 
     def cosines(self, patches: Float[Array, "B P I"], vocabulary: Float[Array, "K D"]) -> Float[Array, "B P K"]:

@@ -33,6 +33,7 @@ class TextEncoder(nnx.Module):
         mask: Bool[Array, "B T"],
         key: PRNGKeyArray | None = None,
         hidden: tuple[Bool[Array, "B T"], Float[Array, " D"]] | None = None,
+        fields: int | None = None,
     ) -> Float[Array, "B T D"]:
         """Token states of `ids`; those whose mask is False hold no meaning.
 
@@ -41,19 +42,20 @@ class TextEncoder(nnx.Module):
           mask: which of them are real.
           key: turns dropout on.
           hidden: which words are masked, and the vector that stands in the place of their embeddings.
+          fields: text fields that stand end to end in `ids`; None for those of the encoder.
         """
         table = gathered(self.embedding[...], None, None, dtype=self._dtype)
         x = table.at[ids].get(out_sharding=spec("batch", None, None))
         if hidden is not None:
             x = jnp.where(hidden[0][..., None], hidden[1].astype(x.dtype), x)
-        x = x + self._positions(ids.shape[1])
+        x = x + self._positions(ids.shape[1], self._fields if fields is None else fields)
         x = dropout(x, self._dropout, key)
         return self.norm(self.blocks(x, mask, key))
 
-    def _positions(self, places: int) -> Float[Array, "T D"]:
+    def _positions(self, places: int, fields: int) -> Float[Array, "T D"]:
         """Where each place stands in its field; texts may have fewer places than the model reads, in every field."""
-        table, F = self.position[...].astype(self._dtype), self._fields
-        if F == 1:
+        table = self.position[...].astype(self._dtype)
+        if fields == 1:
             return table[:places]
-        by_field = table.reshape(F, -1, table.shape[1])
-        return by_field[:, : places // F].reshape(places, -1)
+        by_field = table.reshape(self._fields, -1, table.shape[1])
+        return by_field[:fields, : places // fields].reshape(places, -1)
