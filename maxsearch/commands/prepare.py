@@ -65,6 +65,10 @@ class Prepare:
     --source are then left out."""
     workers: OptionalInt = None
     """Processes that decode pictures; by default one per core when there are many. 0 stays in this process."""
+    tokenizer: Annotated[str | None, arg(metavar="FOLDER|train:N")] = None
+    """Tokenises every query and text field once: with the fast tokenizer in a folder, or one of at most N tokens that
+    is trained on these texts (train:8192). train then takes this tokenizer, and reads token ids from OUT/tokens; with
+    --splits from OUT/train."""
     screen: OptionalPath = None
     """A run, or an exported model, that looks for pictures which do not fit title and category (suspects.jsonl)."""
     screen_by: Annotated[str | None, arg(metavar="COLUMN")] = None
@@ -84,6 +88,7 @@ class Prepare:
         from maxsearch.data.screening import Screening
         from maxsearch.prepare.run import PrepareOptions, prepare
         from maxsearch.prepare.splits import parse_splits
+        from maxsearch.prepare.tokens import Tokenization
         from maxsearch.progress import Progress
 
         if self.screen is None and (self.screen_by is not None or self.on_mismatch != "report"):
@@ -110,6 +115,7 @@ class Prepare:
             group_duplicates=self.group_duplicates,
             splits=parse_splits(self.splits),
             workers=self.workers,
+            tokenizer=Tokenization.parse(self.tokenizer) if self.tokenizer is not None else None,
             screening=Screening(encoder_at(self.screen), self.screen_by, self.on_mismatch) if self.screen else None,
         )
         manifest = prepare(options, Progress(), self._run_by())
@@ -144,6 +150,12 @@ class Prepare:
         if "judgments" in manifest:
             judgments = manifest["judgments"]
             print(f"  {judgments['judgments']:,} judgments of {judgments['queries']:,} queries in {out}/judgments")
+        if self.tokenizer is not None:
+            from maxsearch.data.dataset import read_manifest
+            from maxsearch.data.tokens.table import TOKENS
+
+            kept = read_manifest(trained)[TOKENS]
+            print(f"  the texts of {trained}: {kept['texts']:,} of {kept['tokens']:,} tokens in {trained}/{TOKENS}")
         if self.screen is not None:
             print("\n".join(findings(trained, manifest["screening"])))
 

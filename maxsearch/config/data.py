@@ -54,8 +54,9 @@ class Augment:
 class DataConfig:
     """The training stream.
 
-    `batch_size` counts examples over all hosts. `tokenizer` is a folder with a fast tokenizer, or empty to train one on
-    the catalogue. Examples are drawn in proportion to weight ** `weight_power` (0: every interaction alike).
+    `batch_size` counts examples over all hosts. `tokenizer` is a folder with a fast tokenizer, or empty for the one
+    that the data were prepared with, or else to train one on the catalogue.
+    Examples are drawn in proportion to weight ** `weight_power` (0: every interaction alike).
     `fraction` is the share of the products whose interactions are learned from, for ablations.
     `negatives` is a folder that `maxsearch mine` wrote, or empty: then the share `negatives_share` of the examples is
     drawn so that their products are mined negatives of another example's query.

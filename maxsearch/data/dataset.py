@@ -16,6 +16,7 @@ from maxsearch.data.keywords import KEYWORDS, PRODUCT_KEYWORDS, Lexicon
 from maxsearch.data.product_keywords import TABLE, CatalogueKeywords, ProductKeywords
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, Product, unpack_interaction, unpack_product
 from maxsearch.data.table_formats import first_line
+from maxsearch.data.tokens.table import TOKENS, TokenTable, sound_entry
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json, sha256_of
 from maxsearch.manifest import MANIFEST
@@ -110,6 +111,7 @@ class PreparedDataset:
       products: the products, by position.
       interactions: the interactions, by position.
       keywords: the keywords, None when the data were prepared without.
+      tokens: the token ids of all texts, None when the data were prepared without.
     """
 
     path: Path
@@ -117,10 +119,11 @@ class PreparedDataset:
     products: Records[Product]
     interactions: Records[Interaction]
     keywords: CatalogueKeywords | None
+    tokens: TokenTable | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over the checksums of shards and keywords: equal for equal data."""
+        """Hex SHA-256 over the checksums of shards and keywords: equal for equal data, with token ids or without."""
         return self.manifest["fingerprint"]
 
     @classmethod
@@ -141,6 +144,7 @@ class PreparedDataset:
             products=Records(_shards(path, manifest["products"], verify), unpack_product),
             interactions=Records(_shards(path, manifest["interactions"], verify), unpack_interaction),
             keywords=_keywords(path, manifest, verify),
+            tokens=_tokens(path, manifest, verify),
         )
 
 
@@ -178,6 +182,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
         files = manifest["keywords"]["files"]
         whole = whole and (not files or {file["name"] for file in files} == {KEYWORDS, TABLE})
+        whole = whole and (TOKENS not in manifest or sound_entry(manifest[TOKENS]))
         fingerprint = fingerprint_of(manifest)
     except (KeyError, TypeError):
         whole = False
@@ -218,6 +223,18 @@ def _keywords(path: Path, manifest: dict[str, Any], verify: bool) -> CatalogueKe
         fits = False
     if not fits:
         raise MaxsearchError(f"the keywords file {path / TABLE} holds no row for each product: {REMEDY}")
+    return found
+
+
+def _tokens(path: Path, manifest: dict[str, Any], verify: bool) -> TokenTable | None:
+    entry = manifest.get(TOKENS)
+    if entry is None:
+        return None
+    for file in entry["files"]:
+        _checked(path, file, verify, what="token file")
+    found = TokenTable(path, entry["tokenizer"])
+    if not found.fits(manifest["products"]["count"], manifest["interactions"]["count"]):
+        raise MaxsearchError(f"the token table {path / TOKENS} is not one of the data beside it: {REMEDY}")
     return found
 
 

@@ -27,6 +27,7 @@ from jaxtyping import Float64, Int32, Int64
 
 from maxsearch.data.keywords import Lexicon, normalized
 from maxsearch.data.sources import Catalogue, CatalogueSource, RawExample, digest
+from maxsearch.data.tokens.table import TokenTable
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.manifest import FolderKind, read_manifest
 
@@ -157,6 +158,11 @@ class MinedSource:
     def lexicon(self) -> Lexicon | None:
         """The keywords that came with the data."""
         return self._source.lexicon
+
+    @property
+    def tokens(self) -> TokenTable | None:
+        """Those of the catalogue."""
+        return self._source.tokens
 
     def texts(self) -> Iterator[str]:
         """Those of the catalogue."""

@@ -16,10 +16,11 @@ import pyarrow as pa
 from grain.experimental import index_shuffle
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
-from maxsearch.data.dataset import DamagedRecordError, Records
+from maxsearch.data.dataset import DamagedRecordError, PreparedDataset, Records
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.product_keywords import CatalogueKeywords
 from maxsearch.data.records import Interaction, Product
+from maxsearch.data.tokens.table import TokenTable
 from maxsearch.errors import MaxsearchError, UsageError
 
 # Shares of an epoch are whole multiples of this, so that float arithmetic on them is exact.
@@ -44,6 +45,7 @@ class RawExample:
       texts: the product's further text fields.
       said: texts that are known to tell of the product beside these, such as a picture's other captions.
       keywords: ids of the product's keywords in the source's lexicon, None when the source has none.
+      interaction: the position of the interaction in prepared data; -1 for none.
       where: says where the product's record lies; None when nobody knows.
       fault: why the record cannot be read, and where it lies; empty for a good one. The product of a bad one is -1,
         its weight 0, and it says and shows nothing.
@@ -58,6 +60,7 @@ class RawExample:
     texts: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     keywords: tuple[int, ...] | None = None
+    interaction: int = -1
     where: Callable[[], str] | None = None
     fault: str = ""
 
@@ -210,12 +213,14 @@ class CatalogueSource:
         self._queries, self._products, self._weights = _columns(dataset.interactions)
         if not len(self._weights):
             raise MaxsearchError("the prepared data hold no interactions: prepare them with a file that has some")
+        self._kept: Int64[np.ndarray, " n"] | None = None
         if fraction < 1:
             kept = np.flatnonzero(kept_products(self._products, fraction))
             if not len(kept):
                 raise MaxsearchError(f"no interaction is left of the fraction {fraction} of the products: raise it")
             self._queries = self._queries.take(pa.array(kept))
             self._products, self._weights = self._products[kept], self._weights[kept]
+            self._kept = kept
         self._dataset, self._fraction = dataset, fraction
         self._power = weight_power
         self._draws = EpochDraws(self.chances, seed)
@@ -235,6 +240,11 @@ class CatalogueSource:
     def keywords(self) -> CatalogueKeywords | None:
         """The keywords of the products, by row."""
         return self._dataset.keywords
+
+    @property
+    def tokens(self) -> TokenTable | None:
+        """The token ids of products' texts and interactions' queries, None when the data were prepared without."""
+        return self._dataset.tokens if isinstance(self._dataset, PreparedDataset) else None
 
     @property
     def rows(self) -> Int32[np.ndarray, " n"]:
@@ -264,8 +274,9 @@ class CatalogueSource:
         """The examples of these kept interactions, in this order."""
         queries = self.queries(positions)
         rows, weights = self._products[positions].tolist(), self._weights[positions].tolist()
+        interactions = (positions if self._kept is None else self._kept[positions]).tolist()
         keywords, products = self._dataset.keywords, self._dataset.products
-        for query, row, weight in zip(queries, rows, weights, strict=True):
+        for query, row, weight, interaction in zip(queries, rows, weights, interactions, strict=True):
             try:
                 product = products[row]
             except DamagedRecordError as error:
@@ -280,6 +291,7 @@ class CatalogueSource:
                 weight=weight,
                 texts=product.texts,
                 keywords=keywords.products[row] if keywords else None,
+                interaction=interaction,
                 where=partial(products.where, row) if isinstance(products, Records) else None,
             )
 

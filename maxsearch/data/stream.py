@@ -30,6 +30,8 @@ from maxsearch.data.shared import Places, Reader
 from maxsearch.data.sources import NO_PRODUCT, ExampleSource, RawExample
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.data.tokenize import TextEncoder
+from maxsearch.data.tokens.encoder import TableEncoder, numbers_shown
+from maxsearch.data.tokens.table import TokenTable
 from maxsearch.data.transforms import (
     VIEW_NUMBERS,
     WHITE,
@@ -61,6 +63,7 @@ from maxsearch.errors import MaxsearchError, UsageError
 # An example whose record cannot be read, or of which nothing but a bad picture was there, is masked: its product,
 # variant and query are -1, its weight is 0, and its texts and pictures are empty. Losses leave it out.
 Batch = dict[str, np.ndarray]
+Texts = tuple[list[str], np.ndarray | None]  # and their numbers in a table of token ids
 
 LAST_BATCH = 2**48
 IMAGE_TICKET = "image_ticket"  # stands for the pictures of a batch on their way from a worker; see shared.py
@@ -129,9 +132,10 @@ class BatchLoader:
         options: StreamOptions,
         lexicon: Lexicon | None = None,
         buckets: Buckets | None = None,
+        tokens: TokenTable | None = None,
     ) -> None:
-        self._source, self._buckets = source, buckets
-        self._query_encoder, self._title_encoder = query_encoder, title_encoder
+        self._source, self._buckets, self._tokens = source, buckets, tokens
+        self._query_encoder, self._title_encoder = (TableEncoder(x, tokens) for x in (query_encoder, title_encoder))
         self._size = image_size
         self._options = options
         self._lexicon = lexicon
@@ -181,8 +185,9 @@ class BatchLoader:
             queries.append(query)
             texts += fields
             examples.append(example)
-        query_ids, query_mask = self._query_encoder(queries)
-        title_ids, title_mask = (x.reshape(count, -1) for x in self._title_encoder(texts))
+        asked, told = numbers_shown(self._tokens, examples, queries, texts, options.texts)
+        query_ids, query_mask = self._query_encoder(queries, asked)
+        title_ids, title_mask = (x.reshape(count, -1) for x in self._title_encoder(texts, told))
         made: Batch = {
             "query_ids": query_ids,
             "query_mask": query_mask,
@@ -194,7 +199,7 @@ class BatchLoader:
             "variant": np.array([hash31(each.variant) if each.variant else -1 for each in examples], np.int32),
             "query": np.array([-1 if masked(each) else query_hash(each.query) for each in examples], np.int32),
             "weight": np.array([example.weight for example in examples], np.float32),
-            **(self._words(queries, texts) if options.words else {}),
+            **(self._words((queries, asked), (texts, told)) if options.words else {}),
             **(self._keywords(examples, self._lexicon) if self._lexicon is not None else {}),
             **faults.arrays(),
         }
@@ -269,12 +274,12 @@ class BatchLoader:
             example = RawExample.unreadable(fault)
         return example, shown
 
-    def _words(self, queries: list[str], texts: list[str]) -> Batch:
+    def _words(self, queries: Texts, texts: Texts) -> Batch:
         T, F = self._title_encoder.max_tokens, self._options.texts
-        titles = self._title_encoder.words(texts).reshape(-1, F, T)
+        titles = self._title_encoder.words(*texts).reshape(-1, F, T)
         # A word of a later field is another word, though both count from 0.
         titles = np.where(titles < 0, -1, titles + T * np.arange(F, dtype=np.int32)[:, None])
-        return {"query_word": self._query_encoder.words(queries), "title_word": titles.reshape(-1, F * T)}
+        return {"query_word": self._query_encoder.words(*queries), "title_word": titles.reshape(-1, F * T)}
 
     @staticmethod
     def _keywords(examples: list[RawExample], lexicon: Lexicon) -> Batch:
@@ -472,6 +477,7 @@ def make_stream(
     start: int = 0,
     lexicon: Lexicon | None = None,
     buckets: Buckets | None = None,
+    tokens: TokenTable | None = None,
 ) -> Stream:
     """Makes the stream of this host.
 
@@ -484,6 +490,8 @@ def make_stream(
       start: number of the first global batch.
       lexicon: the keywords that batches tell of: all, or the first ones, of the source's. None leaves them out.
       buckets: which draws make up each batch, and how long its texts are; None takes them in order, at full length.
+      tokens: the source's table of token ids, of the encoders' tokenizer; None tokenises every text. Batches are the
+        same with it.
 
     Returns:
       A stream of `Batch`. With `num_workers`, the calling script needs an `if __name__ == "__main__"` guard.
@@ -495,7 +503,7 @@ def make_stream(
         raise UsageError(f"the image size {image_size} is empty: choose a height and a width of at least 1")
     if not 0 <= start < LAST_BATCH:
         raise UsageError(f"the stream cannot start at batch {start}: choose 0 or more")
-    loader = BatchLoader(source, query_encoder, title_encoder, image_size, options, lexicon, buckets)
+    loader = BatchLoader(source, query_encoder, title_encoder, image_size, options, lexicon, buckets, tokens)
     return Stream(source, loader, options, start, buckets)
 
 

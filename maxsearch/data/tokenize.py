@@ -1,5 +1,6 @@
 """Text to token ids: a tokenizer trained on the catalogue, or one loaded from disk."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,40 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy of a fast tokenizer's backend that neither cuts nor pads."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Hex SHA-256 of all that decides which ids a fast tokenizer gives a text."""
+    return hashlib.sha256(plain_backend(tokenizer).to_str().encode()).hexdigest()
+
+
+def frame_of(backend: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The special tokens (before, behind) every text; None for a tokenizer that puts them elsewhere, or none fixed."""
+    frames = set()
+    for probe in ("a", "a b 1"):
+        framed, own = backend.encode(probe), backend.encode(probe, add_special_tokens=False)
+        if all(framed.special_tokens_mask):
+            return None
+        before = framed.special_tokens_mask.index(0)
+        behind = framed.special_tokens_mask[::-1].index(0)
+        end = len(framed) - behind
+        if framed.ids[before:end] != own.ids[: end - before]:
+            return None
+        frames.add((tuple(framed.ids[:before]), tuple(framed.ids[end:])))
+    return frames.pop() if len(frames) == 1 else None
+
+
+def printable(text: str) -> str:
+    """A text without lone surrogates, which a command line may bring and the tokenizer refuses."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class TextEncoder:
     """Turns texts into padded token ids; cheap to pickle into worker processes.
 
@@ -174,6 +209,11 @@ class TextEncoder:
         known = self._known(texts)
         return np.array([known[text].shape[1] for text in texts], np.int32)
 
+    @property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The special tokens (before, behind) every text; see `frame_of`."""
+        return frame_of(self._backend)
+
     def _known(self, texts: Sequence[str]) -> dict[str, Int32[np.ndarray, "2 n"]]:
         """Token ids and word numbers of each text."""
         rows = self._rows
@@ -188,8 +228,7 @@ class TextEncoder:
         return known
 
     def _encode(self, texts: list[str]) -> dict[str, Int32[np.ndarray, "2 n"]]:
-        # A command line may bring lone surrogates, which the tokenizer refuses.
-        encodings = self._backend.encode_batch([text.encode("utf-8", "replace").decode() for text in texts])
+        encodings = self._backend.encode_batch([printable(text) for text in texts])
         empty = np.zeros((2, 0), np.int32)
         return {
             text: empty

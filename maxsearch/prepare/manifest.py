@@ -11,6 +11,7 @@ from maxsearch.data.dataset import KIND, SPLITS_KIND
 from maxsearch.data.layouts.layout import JUDGMENTS
 from maxsearch.data.records import SCHEMA_VERSION
 from maxsearch.data.screening import SUSPECTS
+from maxsearch.data.tokens.table import TOKENIZER, TOKENS
 from maxsearch.errors import UsageError
 from maxsearch.manifest import MANIFEST, created_by
 from maxsearch.prepare.rejections import REJECTED
@@ -126,9 +127,10 @@ def _foreign(folder: Path) -> set[str]:
             return names
         shards = [shard["name"] for part in ("products", "interactions") for shard in manifest[part]["shards"]]
         keywords = [file["name"] for file in manifest.get("keywords", {}).get("files", ())]
+        tokens = [TOKENS, TOKENIZER] if TOKENS in manifest else []
     except (OSError, ValueError, KeyError, TypeError):
         return names
-    return names - {MANIFEST, REJECTED, SUSPECTS, JUDGMENTS, *shards, *keywords}
+    return names - {MANIFEST, REJECTED, SUSPECTS, JUDGMENTS, *shards, *keywords, *tokens}
 
 
 def _fingerprint(checksums: Iterable[str]) -> str:

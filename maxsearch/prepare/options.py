@@ -20,6 +20,7 @@ from maxsearch.data.table_parts import TableSource, table_at
 from maxsearch.data.tables import Columns, several, single, suggestion
 from maxsearch.errors import UsageError
 from maxsearch.prepare.splits import Splits
+from maxsearch.prepare.tokens import Tokenization
 
 MAX_EDGE = 4096
 TRAITS = ("image", "title")
@@ -41,6 +42,7 @@ class PrepareOptions:
       shard_records: records in one shard file.
       keywords: size of the vocabulary of keywords; 0 makes none.
       screening: how a trained model looks for pictures that do not fit; None for not at all.
+      tokenizer: what the texts of the training part are tokenised with, once for all; None for not at all.
       judgments: graded judgments to keep beside the shards; None for none.
       position_power: how steeply attention falls with the position, where columns maps one; see `steps.debiased`.
       group_duplicates: traits ("image", "title") by which products without a variant become variants of one another
@@ -60,6 +62,7 @@ class PrepareOptions:
     shard_records: int = 8192
     keywords: int = 2048
     screening: Screening | None = None
+    tokenizer: Tokenization | None = None
     judgments: Callable[[], Iterable[Judged]] | None = None
     position_power: float = 1.0
     group_duplicates: tuple[str, ...] = ()
@@ -83,6 +86,8 @@ def checked(options: PrepareOptions) -> PrepareOptions:
     _check_columns(options)
     if options.screening is not None:
         options.screening.check(options.products, options.columns)
+    if options.tokenizer is not None:
+        options.tokenizer.check()
     return options
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
 from maxsearch.data.remote import is_url
+from maxsearch.data.tokens.table import TOKENS
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import directory_in_place, write_json
 from maxsearch.manifest import MANIFEST
@@ -61,8 +62,9 @@ def prepare(options: PrepareOptions, progress: Progress | None = None, runner: R
 
 def _prepare_remotely(url: str, options: PrepareOptions, progress: Progress | None, runner: Runner) -> dict[str, Any]:
     """As `prepare`, to a folder of an object store; the rejected rows of a failure go to the current folder."""
-    if options.screening is not None:
-        raise UsageError(f"--screen reads the written shards again, which --out {url} has not on disk: give a folder")
+    for flag, asked in (("--screen", options.screening), ("--tokenizer", options.tokenizer)):
+        if asked is not None:
+            raise UsageError(f"{flag} reads the written shards again, which --out {url} has not on disk: give a folder")
     aside = Path.cwd() / f"{PurePosixPath(url).name}.{REJECTED}"
     with dataset_at(url) as draft:
         manifest = _fill(draft, options, aside, progress, runner)
@@ -92,13 +94,15 @@ def _fill(
 
 
 def _finished(folder: Path, contents: Contents, options: PrepareOptions, progress: Progress | None) -> Contents:
-    """Screens the training products and adds the source's judgments, where that is asked for."""
+    """Screens and tokenises the training part and adds the source's judgments, where that is asked for."""
     more: dict[str, Any] = {}
     products = contents.products
     if options.screening is not None:
         products, more["screening"] = options.screening.apply(
             folder, products, contents.rows, options.shard_records, progress
         )
+    if options.tokenizer is not None:
+        more[TOKENS] = options.tokenizer.apply(folder, products, contents.interactions, progress)
     if options.judgments is not None and options.splits is None:
         more["judgments"] = write_judgments(folder / JUDGMENTS, options.judgments())
     return replace(contents, products=products, more={**contents.more, **more})

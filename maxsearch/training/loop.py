@@ -19,6 +19,7 @@ from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, StreamOptions, make_stream
 from maxsearch.data.tfds_source import TfdsSource
 from maxsearch.data.tokenize import load_tokenizer
+from maxsearch.data.tokens.encoder import table_for, table_of
 from maxsearch.distributed import from_leader, leads
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.mesh import make_mesh, put_batch, spec_size
@@ -116,6 +117,7 @@ def open_stream(
         ),
         lexicon=lexicon,
         buckets=buckets,
+        tokens=table_for(source, tokenizer),
     )
 
 
@@ -175,6 +177,8 @@ def train(
         display = cleanup.enter_context(Display(resumed_from or 0, silent=not leads()))
         if buckets is not None:
             display.say(told(buckets))
+        if table_of(source) is not None and table_for(source, tokenizer) is None:
+            display.say("the token ids in --data are of another tokenizer than the run's: texts are tokenised anew")
         if resumed_from is None:
             position = dict(NEW)
             state = init_state(config, optimizer_of(config, 0))

@@ -15,6 +15,7 @@ from maxsearch.config import Config
 from maxsearch.data.keywords import KEYWORDS, Lexicon
 from maxsearch.data.sources import ExampleSource
 from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokenizer
+from maxsearch.data.tokens.encoder import table_of
 from maxsearch.errors import UsageError
 from maxsearch.files import directory_in_place, locked, read_json, write_json
 from maxsearch.training.checkpoint import FOLDER, has_checkpoint
@@ -114,20 +115,22 @@ def records(value: Any) -> bool:
 
 
 def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTrainedTokenizerFast:
-    """The run's tokenizer: that of the run that is continued, or a new one, loaded or trained as the config says.
+    """The run's tokenizer: that of the run that is continued; else the config's, that of the data, or one trained here.
 
     Raises:
       UsageError: the tokenizer cannot be loaded, or has more tokens than the model has embeddings.
     """
     folder = run / TOKENIZER
     if not has_checkpoint(run):
-        if config.data.tokenizer:
-            tokenizer = load_tokenizer(Path(config.data.tokenizer))
+        table = table_of(source)
+        place = Path(config.data.tokenizer) if config.data.tokenizer else table.tokenizer if table else None
+        if place is not None:
+            tokenizer = load_tokenizer(place)
         else:
             tokenizer = train_tokenizer(source.texts(), config.model.vocab_size)
         if len(tokenizer) > config.model.vocab_size:
             raise UsageError(
-                f"the tokenizer {config.data.tokenizer} has {len(tokenizer)} tokens and the model "
+                f"the tokenizer {place} has {len(tokenizer)} tokens and the model "
                 f"{config.model.vocab_size} embeddings: set --model.vocab-size {len(tokenizer)} or more"
             )
         with directory_in_place(folder) as draft:
