@@ -24,7 +24,7 @@ from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import StreamOptions, make_stream
 from maxsearch.data.tokenize import TextEncoder, load_tokenizer, save_tokenizer, train_tokenizer
-from maxsearch.data.tokens.encoder import TableEncoder, table_for
+from maxsearch.data.tokens.encoder import TableEncoder, table_for, table_of
 from maxsearch.data.tokens.table import IDS, QUERIES, TokenTable
 from maxsearch.data.tokens.writing import write_tokens
 from maxsearch.data.transforms import Augment
@@ -32,6 +32,7 @@ from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.prepare.run import PrepareOptions, prepare
 from maxsearch.prepare.tokens import Tokenization
 from maxsearch.training.loop import open_source, open_stream
+from maxsearch.training.mixing import open_mixture
 from tests import tiny
 
 TITLES = ["Navy blue casual shirt", "Red cotton t-shirt 100%", "Café crème dress"] * 3
@@ -298,6 +299,9 @@ def test_train_takes_the_tokenizer_of_the_data_and_its_ids(tmp_path: Path, capsy
     with tokenised() as texts, open_stream(source, own, config) as stream:
         next(stream)
     assert texts <= {""}, "the preset leaves out no words"
+
+    mixture, _ = open_mixture((str(part), str(tmp_path / "data/dev")), config, open_source)
+    assert table_of(mixture) is None, "its rows are others than the table's"
 
     save_tokenizer(trained(), tmp_path / "other")
     said = begin("b", "--data.tokenizer", tmp_path / "other")

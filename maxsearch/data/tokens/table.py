@@ -77,7 +77,7 @@ class TokenTable:
         except (OSError, ValueError):
             return False
         ids, words, ends, firsts, queries = arrays
-        return (
+        return bool(
             [array.ndim for array in arrays] == [1] * len(arrays)
             and ids.dtype in (np.uint16, np.uint32)
             and words.dtype == np.uint8
