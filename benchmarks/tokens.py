@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maxsearch.data import tokenize
+from maxsearch.data.batches import BatchLoader, StreamOptions
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import text_fields
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import BatchLoader, StreamOptions
 from maxsearch.data.tokenize import TextEncoder, load_tokenizer
 from maxsearch.data.tokens.encoder import TableEncoder, numbers_shown
 from maxsearch.data.tokens.table import TokenTable

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxsearch.config import DataConfig, ModelConfig, TextConfig
+from maxsearch.data.batches import StreamOptions, cut
 from maxsearch.data.buckets.lengths import Lengths, saved_fingerprint
 from maxsearch.data.buckets.order import Buckets, make_buckets
 from maxsearch.data.buckets.shapes import Shape, choose_shapes
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, cut, make_stream
+from maxsearch.data.stream import make_stream
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment
 from maxsearch.errors import MaxsearchError, UsageError

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxsearch.config import Config, DataConfig
+from maxsearch.data.batches import StreamOptions
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.mixtures.keywords import merged
 from maxsearch.data.mixtures.source import MixtureSource
 from maxsearch.data.product_keywords import CatalogueKeywords
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, make_stream
+from maxsearch.data.stream import make_stream
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.errors import UsageError
 from maxsearch.training.mixing import mixture_of, named_places

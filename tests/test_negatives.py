@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maxsearch.data.batches import StreamOptions, query_hash
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.negatives import NEGATIVES, QUERIES, TABLE, MinedSource, Negatives, query_key
 from maxsearch.data.product_keywords import CatalogueKeywords, ProductKeywords
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, make_stream, query_hash
+from maxsearch.data.stream import make_stream
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import write_json

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from maxsearch.data.batches import StreamOptions
 from maxsearch.data.catalogue import BadRecord, product_columns, product_from_row, read_products
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Product, pack_product, text_fields, unpack_product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, make_stream
+from maxsearch.data.stream import make_stream
 from maxsearch.data.tables import parse_mapping
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment, eval_image

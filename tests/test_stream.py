@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from maxsearch.data.batches import StreamOptions, hash31, query_hash
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, hash31, make_stream, query_hash
+from maxsearch.data.stream import make_stream
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment, eval_image
 from maxsearch.errors import MaxsearchError, UsageError

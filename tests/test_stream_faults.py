@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maxsearch.data.batches import StreamOptions
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.faults import Faults
 from maxsearch.data.probe import batches_ahead, probe_prefetch
 from maxsearch.data.records import Product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, make_stream
+from maxsearch.data.stream import make_stream
 from maxsearch.data.transforms import Augment
 from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.run import PrepareOptions, prepare

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from maxsearch.data.batches import StreamOptions
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.negatives import MinedSource, Negatives
 from maxsearch.data.records import Interaction, Product
 from maxsearch.data.sources import CatalogueSource
-from maxsearch.data.stream import StreamOptions, make_stream
+from maxsearch.data.stream import make_stream
 from maxsearch.data.tokenize import TextEncoder, load_tokenizer, save_tokenizer, train_tokenizer
 from maxsearch.data.tokens.encoder import TableEncoder, table_for, table_of
 from maxsearch.data.tokens.table import IDS, QUERIES, TokenTable
@@ -187,6 +188,15 @@ def test_only_the_same_tokenizer_takes_the_table(data: Path) -> None:
     own.backend_tokenizer.enable_truncation(3)
     own.backend_tokenizer.enable_padding(length=9)
     assert table_for(source, own) is source.tokens, "cutting and padding are the encoder's"
+
+
+def test_a_tokenizer_from_a_folder_is_known_again_after_copies(data: Path, tmp_path: Path) -> None:
+    save_tokenizer(framed(), tmp_path / "own")
+    prepare(_options(data.parent, out=tmp_path / "data", tokenizer=Tokenization.parse(str(tmp_path / "own"))))
+    source = CatalogueSource(PreparedDataset.open(tmp_path / "data"))
+    save_tokenizer(load_tokenizer(tmp_path / "data/tokenizer"), tmp_path / "run")
+    for folder in ("own", "data/tokenizer", "run"):
+        assert table_for(source, load_tokenizer(tmp_path / folder)) is not None, folder
 
 
 def test_mined_negatives_go_with_a_table(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

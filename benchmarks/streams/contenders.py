@@ -23,9 +23,10 @@ def maxsearch_threads(work: Work) -> Iterator[Any]:
 
 def our_stream(work: Work, **options: int) -> Iterator[Any]:
     """Exact resume, the same batches on any hosts and workers, masks and hashes included."""
+    from maxsearch.data.batches import StreamOptions
     from maxsearch.data.dataset import PreparedDataset
     from maxsearch.data.sources import CatalogueSource
-    from maxsearch.data.stream import StreamOptions, make_stream
+    from maxsearch.data.stream import make_stream
     from maxsearch.data.tokenize import TextEncoder, load_tokenizer
 
     tokenizer = load_tokenizer(work.tokenizer)

@@ -23,7 +23,7 @@ class Context:
     Attributes:
       model: with its parameters, for the heads and for further forward passes.
       outputs: of the model for the batch.
-      batch: as data/stream.py lays it out.
+      batch: as data/batches.py lays it out.
       config: weights and options that hold now.
       key: of the losses' own randomness (masks, drawn negatives); None draws as with a fixed key.
       progress: share of the stage that is done, from 0 to 1, for what rises over it.

@@ -204,7 +204,7 @@ class SearchModel(nnx.Module):
         return ProductVectors(title=title, image=picture, product=l2_normalize(fused), weights=weights)
 
     def __call__(self, batch: Mapping[str, Array], key: PRNGKeyArray | None = None) -> Outputs:
-        """All vectors of a batch of (query, product) examples, as data/stream.py lays it out."""
+        """All vectors of a batch of (query, product) examples, as data/batches.py lays it out."""
         query_key, product_key = (None, None) if key is None else tuple(jax.random.split(key))
         query_words = self.query_words(batch["query_ids"], batch["query_mask"], query_key)
         tokens, products = self.product(

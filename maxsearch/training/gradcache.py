@@ -67,7 +67,7 @@ def embed(graph: Any, params: Any, batch: Any, key: Array | None, parts: int) ->
     Args:
       graph: the model's structure.
       params: its parameters.
-      batch: as data/stream.py lays it out.
+      batch: as data/batches.py lays it out.
       key: of dropout, from which every part makes its own; None turns it off.
       parts: M.
     """
@@ -98,7 +98,7 @@ def loss_terms_and_gradients(
     Args:
       graph: the model's structure.
       params: its parameters.
-      batch: as data/stream.py lays it out.
+      batch: as data/batches.py lays it out.
       key: of dropout and of the losses; None turns dropout off.
       parts: M, a divisor of every device's rows.
       **known: the further fields of `Context`.

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 
 from maxsearch.config import Config
+from maxsearch.data.batches import StreamOptions
 from maxsearch.data.buckets.order import Buckets
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.layout import check_batch
 from maxsearch.data.negatives import MinedSource, Negatives
 from maxsearch.data.sources import CatalogueSource, ExampleSource
-from maxsearch.data.stream import Stream, StreamOptions, make_stream
+from maxsearch.data.stream import Stream, make_stream
 from maxsearch.data.tfds_source import TfdsSource
 from maxsearch.data.tokenize import load_tokenizer
 from maxsearch.data.tokens.encoder import table_for, table_of

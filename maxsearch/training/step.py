@@ -41,7 +41,7 @@ def loss_and_metrics(
       graph: the model's structure.
       config: what holds in this stage.
       params: its parameters.
-      batch: as data/stream.py lays it out.
+      batch: as data/batches.py lays it out.
       key: of dropout and of the losses; None turns dropout off.
       progress: share of the stage that is done; 0 when None.
       targets, bank: as in Context.
