@@ -259,7 +259,9 @@ def _span(place: float, length: float, extent: int, canvas: float, pixels: int) 
     else:
         margin = (canvas - extent) / 2
         first = max(-margin, extent - length)
-        start = first + (min(0.0, margin + extent - length) - first) * place
+        room = min(0.0, margin + extent - length) - first
+        # A box as large as the canvas lies in one place, whatever rounding leaves of the room.
+        start = first + room * place if room > 1e-9 * length else first
     low, high = max(start, 0.0), min(start + length, float(extent))
     first_target = min(max(round((low - start) / length * pixels), 0), pixels - 1)
     last_target = min(max(round((high - start) / length * pixels), first_target + 1), pixels)
