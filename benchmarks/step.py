@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maxsearch.config import Config
+from maxsearch.cpu import settle_memory
 from maxsearch.data.layout import batch_layout
 from maxsearch.mesh import make_mesh, put_batch
 from maxsearch.planning.jobs import stand_in_words
@@ -55,6 +56,7 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    settle_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", nargs="?", default="fashion")
     parser.add_argument("--steps", type=int, default=20)
