@@ -24,6 +24,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def account_of(path: Path, folder: Path) -> dict[str, Any]:
+    """What a manifest lists of a file: {"name", "bytes", "sha256"}; the name is its path in the folder."""
+    return {"name": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` beside `path`, flushes it to disk, and renames it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

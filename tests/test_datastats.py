@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxsearch.data.dataset import PreparedDataset
+from maxsearch.data.keys import NONE, text_key
 from maxsearch.data.tokenize import save_tokenizer, train_tokenizer
-from maxsearch.datastats import hashing
-from maxsearch.datastats.hashing import NONE, Tally, text_key
+from maxsearch.datastats import tally as tallies
 from maxsearch.datastats.report import DatasetFigures, Report, Tokens, describe, open_datasets
 from maxsearch.datastats.spread import concentration, spread
+from maxsearch.datastats.tally import Tally
 from maxsearch.files import write_json
 from maxsearch.prepare.run import PrepareOptions, prepare
 from tests import tiny
@@ -252,7 +253,7 @@ def test_errors(
 @settings(deadline=None, max_examples=60)
 def test_a_tally_sums_as_a_dict_does(records: list[tuple[str, float]], block: int) -> None:
     tally = Tally()
-    least, hashing.LEAST_BUFFER = hashing.LEAST_BUFFER, 4
+    least, tallies.LEAST_BUFFER = tallies.LEAST_BUFFER, 4
     try:
         for start in range(0, len(records), block):
             part = records[start : start + block]
@@ -261,7 +262,7 @@ def test_a_tally_sums_as_a_dict_does(records: list[tuple[str, float]], block: in
             tally.add(keys, list(range(start, start + len(part))), weights, [ord(text) for text, _ in part])
         tally.finish()
     finally:
-        hashing.LEAST_BUFFER = least
+        tallies.LEAST_BUFFER = least
     texts = sorted({text for text, _ in records}, key=text_key)
     assert tally.keys.tolist() == [text_key(text) for text in texts]
     assert tally.words.tolist() == [ord(text) for text in texts]

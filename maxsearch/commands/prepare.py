@@ -123,7 +123,7 @@ class Prepare:
 
     def _tell(self, manifest: dict[str, Any]) -> None:
         """Prints what was written."""
-        from maxsearch.data.layouts.layout import JUDGMENTS
+        from maxsearch.data.judgment_files import JUDGMENTS
         from maxsearch.data.screening import findings
         from maxsearch.prepare.splits import TRAIN
 

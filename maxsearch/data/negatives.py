@@ -14,7 +14,6 @@ epoch is longer by them and products that are hard for many queries are seen mor
 interaction; and only products with clicks can be negatives.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
+from maxsearch.data.keys import bytes_key
 from maxsearch.data.keywords import Lexicon, normalized
 from maxsearch.data.sources import Catalogue, CatalogueSource, RawExample, digest
 from maxsearch.data.tokens.table import TokenTable
@@ -118,8 +118,7 @@ class Negatives:
 
 def query_key(query: str) -> np.uint64:
     """64-bit hash of a query, equal for queries that differ in case, width or spaces only."""
-    text = normalized(query).encode("utf-8", "replace")
-    return np.uint64(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
+    return np.uint64(bytes_key(normalized(query).encode("utf-8", "replace")))
 
 
 class MinedSource:

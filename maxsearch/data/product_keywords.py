@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int16
 
 from maxsearch.data.keywords import KEYWORDS, PRODUCT_KEYWORDS, Lexicon, padded
-from maxsearch.files import sha256_of
+from maxsearch.files import account_of
 
 TABLE = "keywords.npy"
 MAX_KEYWORDS = np.iinfo(np.int16).max
@@ -86,5 +86,5 @@ def write_keywords(
     _write_table(folder, count, rows)
     lexicon.save(folder / KEYWORDS)
     paths = (folder / KEYWORDS, folder / TABLE)
-    files = [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths]
+    files = [account_of(path, folder) for path in paths]
     return {"count": len(lexicon), "files": files}

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from maxsearch.data.dataset import Shard
 from maxsearch.data.table_formats import first_line
 from maxsearch.errors import MaxsearchError
-from maxsearch.files import sha256_of
+from maxsearch.files import account_of
 
 T = TypeVar("T")
 
@@ -70,9 +70,7 @@ class ShardWriter:
         shards = []
         for number, (draft, count) in enumerate(self._written):
             path = draft.replace(folder / f"{name}-{number:05d}-of-{len(self._written):05d}.array_record")
-            shards.append(
-                {"name": path.name, "records": count, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            )
+            shards.append({**account_of(path, folder), "records": count})
         return {
             "count": sum(shard["records"] for shard in shards),
             "bytes": sum(shard["bytes"] for shard in shards),

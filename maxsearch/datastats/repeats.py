@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
-from maxsearch.datastats.hashing import NONE
+from maxsearch.data.keys import NONE
 from maxsearch.datastats.scan import Scan
 
 EXAMPLES = 3

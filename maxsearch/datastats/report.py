@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maxsearch.data.dataset import PreparedDataset
-from maxsearch.datastats.hashing import NONE
+from maxsearch.data.keys import NONE
 from maxsearch.datastats.repeats import Repeats, Shared, repeats, shared
 from maxsearch.datastats.scan import CountTokens, Pictures, Scan, scan
 from maxsearch.datastats.spread import Concentration, Spread, concentration, spread

@@ -17,8 +17,9 @@ from PIL import Image
 
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.images import FORMATS
+from maxsearch.data.keys import NONE, bytes_key, text_key
 from maxsearch.data.records import Product
-from maxsearch.datastats.hashing import NONE, Tally, bytes_key, text_key
+from maxsearch.datastats.tally import Tally
 from maxsearch.progress import Progress
 
 T = TypeVar("T")

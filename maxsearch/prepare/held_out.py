@@ -1,14 +1,11 @@
 """The judgments of a held-out part: what shoppers clicked on, as `maxsearch evaluate` reads it."""
 
-import csv
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from maxsearch.data.layouts.layout import JUDGMENTS, QRELS, QUERIES
-from maxsearch.files import sha256_of
+from maxsearch.data.judgment_files import JUDGMENTS, write_judgment_files
 
 CLICKED = 1  # the grade of a click: how often is a matter of popularity more than of relevance
 
@@ -32,25 +29,5 @@ def write_judged(
     Returns:
       {"queries", "judgments", "files": [{"name", "bytes", "sha256"}]}.
     """
-    place = folder / JUDGMENTS / condition
-    place.mkdir(parents=True)
-    asked = _write(place / QUERIES, ",", ("query_id", "query"), queries)
-    judged = _write(place / QRELS, "\t", ("query_id", "product_id", "grade"), ((*pair, str(CLICKED)) for pair in pairs))
-    files = [
-        {"name": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in (place / QUERIES, place / QRELS)
-    ]
-    return {"queries": asked, "judgments": judged, "files": files}
-
-
-def _write(path: Path, delimiter: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> int:
-    count = 0
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(header)
-        for row in rows:
-            writer.writerow(row)
-            count += 1
-        stream.flush()
-        os.fsync(stream.fileno())
-    return count
+    judgments = ((*pair, CLICKED) for pair in pairs)
+    return write_judgment_files(folder, folder / JUDGMENTS / condition, queries, judgments)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.data.dataset import KIND, SPLITS_KIND
-from maxsearch.data.layouts.layout import JUDGMENTS
+from maxsearch.data.judgment_files import JUDGMENTS
 from maxsearch.data.records import SCHEMA_VERSION
 from maxsearch.data.screening import SUSPECTS
 from maxsearch.data.tokens.table import TOKENIZER, TOKENS

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from maxsearch.data.layouts.layout import JUDGMENTS, write_judgments
+from maxsearch.data.layouts.layout import write_judgments
 from maxsearch.data.remote import is_url
 from maxsearch.data.tokens.table import TOKENS
 from maxsearch.errors import MaxsearchError, UsageError
@@ -104,5 +104,5 @@ def _finished(folder: Path, contents: Contents, options: PrepareOptions, progres
     if options.tokenizer is not None:
         more[TOKENS] = options.tokenizer.apply(folder, products, contents.interactions, progress)
     if options.judgments is not None and options.splits is None:
-        more["judgments"] = write_judgments(folder / JUDGMENTS, options.judgments())
+        more["judgments"] = write_judgments(folder, options.judgments())
     return replace(contents, products=products, more={**contents.more, **more})

@@ -1,20 +1,15 @@
 """What a public dataset's layout on disk is to `maxsearch prepare`, and what its readers share."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from maxsearch.data.judgment_files import JUDGMENTS, write_judgment_files
 from maxsearch.data.table_files import Columns, Table
 from maxsearch.data.table_formats import Rows
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.files import sha256_of, write_bytes
 
-JUDGMENTS = "judgments"
-QUERIES, QRELS = "queries.csv", "qrels.tsv"
 ALL = "all"
 
 Judged = tuple[str, str, str, int]
@@ -140,7 +135,7 @@ def graded(row: int, label: Any, grades: Mapping[str, int], table: Table, what: 
 
 
 def write_judgments(folder: Path, judgments: Iterable[Judged]) -> dict[str, Any]:
-    """Writes queries.csv and qrels.tsv, as `maxsearch evaluate` reads them.
+    """Writes the judgments of a split into a folder of prepared data.
 
     A pair that is judged twice keeps its higher grade; memory holds the judgments once.
 
@@ -157,17 +152,6 @@ def write_judgments(folder: Path, judgments: Iterable[Judged]) -> dict[str, Any]
         grades[query_id, product_id] = max(grade, grades.get((query_id, product_id), grade))
     if not grades:
         raise MaxsearchError("the split has no judgment: choose another --split")
-    _write_rows(folder / QUERIES, ",", chain([("query_id", "query")], texts.items()))
-    lines = ((*pair, grade) for pair, grade in grades.items())
-    _write_rows(folder / QRELS, "\t", chain([("query_id", "product_id", "grade")], lines))
-    files = [
-        {"name": f"{JUDGMENTS}/{path.name}", "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in (folder / QUERIES, folder / QRELS)
-    ]
-    return {"queries": len(texts), "judgments": len(grades), "files": files}
-
-
-def _write_rows(path: Path, delimiter: str, rows: Iterable[tuple[object, ...]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    return write_judgment_files(
+        folder, folder / JUDGMENTS, texts.items(), ((*pair, grade) for pair, grade in grades.items())
+    )

@@ -24,7 +24,7 @@ from maxsearch.data.tokens.table import (
     WORDS,
 )
 from maxsearch.errors import UsageError
-from maxsearch.files import sha256_of
+from maxsearch.files import account_of
 
 BLOCK = 4096  # texts that are tokenised at a time
 HELD = 2**19  # queries that are remembered, so that one which comes again is not written again
@@ -132,10 +132,7 @@ def write_tokens(
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "texts": writer.count,
         "tokens": writer.ids.count,
-        "files": [
-            {"name": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in paths
-        ],
+        "files": [account_of(path, folder) for path in paths],
     }
 
 
