@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from maxsearch.datastats.charts import HEIGHT, WIDTH, histogram
-from maxsearch.datastats.markup import THUMB_EDGE, text, thumbnail
 from maxsearch.datastats.spread import Bar
+from maxsearch.html.markup import THUMB_EDGE, text, thumbnail
 from tests import tiny
 from tests.planted import CLICKS, ROWS, TEST_CLICKS, TEST_ROWS, Row, picture, planted
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from html import escape
 
 from maxsearch.datastats.spread import Bar
-from maxsearch.datastats.wording import interval, number
+from maxsearch.datastats.wording import interval
+from maxsearch.html.words import number
 
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 22

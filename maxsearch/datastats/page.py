@@ -5,21 +5,19 @@ from importlib.resources import files
 from pathlib import Path
 
 from maxsearch.data.dataset import PreparedDataset
+from maxsearch.datastats.card import card
 from maxsearch.datastats.charts import histogram
-from maxsearch.datastats.markup import card, mini, table, text
 from maxsearch.datastats.report import DatasetFigures, Leakage, Report, Tokens, describe
 from maxsearch.datastats.spread import Spread
 from maxsearch.datastats.table import duplicates, leaks, overview, spreads
 from maxsearch.datastats.wording import SPREAD_COLUMNS, shared_names
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import write_bytes
-from maxsearch.manifest import created_by
+from maxsearch.html.document import document
+from maxsearch.html.markup import mini, table, text
 from maxsearch.progress import Progress
 
 MOST_SAMPLES = 2000
-
-# Titles and queries are strangers' texts: should one ever get through the escaping, the browser still loads nothing.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write_page(
@@ -86,19 +84,8 @@ def render(report: Report, datasets: Sequence[PreparedDataset], cards: Sequence[
         *(_dataset(one, by_name[one.name]) for one in report.datasets),
         _samples(names[0], cards),
     ]
-    assets = files("maxsearch.datastats")
-    title = f"Data: {', '.join(names)}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title, isolate=False)}</title>\n"
-        f"<style>\n{assets.joinpath('page.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"<h1>{text(title)}</h1>\n"
-        f'<p class="soft">Written by {text(created_by())}.</p>\n'
-        + "\n".join(sections)
-        + f"\n<script>\n{assets.joinpath('page.js').read_text(encoding='utf-8')}</script>\n</body>\n</html>\n"
-    )
+    script = files("maxsearch.datastats").joinpath("page.js").read_text(encoding="utf-8")
+    return document(f"Data: {', '.join(names)}", sections, script=script)
 
 
 def _dataset(one: DatasetFigures, data: PreparedDataset) -> str:

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from maxsearch.datastats.report import DatasetFigures, Leakage, Report
-from maxsearch.datastats.wording import SPREAD_COLUMNS, number, percent, product_name, shared_names, spread_cells
+from maxsearch.datastats.wording import SPREAD_COLUMNS, product_name, shared_names, spread_cells
+from maxsearch.html.words import number, percent
 
 
 def print_report(report: Report, console: Console | None = None) -> None:

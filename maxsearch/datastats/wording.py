@@ -3,23 +3,9 @@
 from maxsearch.datastats.repeats import Shared
 from maxsearch.datastats.report import Report
 from maxsearch.datastats.spread import Bar, Spread
+from maxsearch.html.words import number, short
 
 SPREAD_COLUMNS = ("mean", "min", "p10", "median", "p90", "p99", "max")
-LONGEST = 70
-
-
-def number(value: int | float) -> str:
-    """A count or measure: thousands apart, whole numbers without a point, others with one or two digits behind it."""
-    if float(value).is_integer():
-        return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def percent(share: float) -> str:
-    """A share; what is there is never told as 0."""
-    if 0 < share < 0.0005:
-        return "<0.1 %"
-    return f"{100 * share:.1f} %"
 
 
 def spread_cells(values: Spread) -> list[str]:
@@ -32,12 +18,6 @@ def interval(bar: Bar, *, last: bool) -> str:
     if bar.high - bar.low <= 1:
         return number(bar.low)
     return f"{number(bar.low)}+" if last else f"{number(bar.low)}-{number(bar.high - 1)}"
-
-
-def short(text: str) -> str:
-    """A text on one line, cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 def product_name(report: Report, dataset: str, position: int) -> str:

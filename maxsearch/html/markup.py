@@ -8,11 +8,10 @@ from html import escape
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
 from maxsearch.data.table_formats import BadRecord
-from maxsearch.datastats.wording import number, short
+from maxsearch.html.words import short
 
 THUMB_EDGE = 112
 THUMB_QUALITY = 80
-PICTURES_SHOWN = 4
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # HTML has no way to hold them
 
@@ -54,25 +53,3 @@ def mini(product: Product) -> str:
     name = text(product.title) if product.title else '<span class="soft">no title</span>'
     identifier = f'<span class="soft">{text(product.product_id)}</span>'
     return f'<div class="mini">{thumbnail(product.image, product.title)}{name}<br>{identifier}</div>'
-
-
-def card(product: Product, clicks: float, queries: Sequence[tuple[float, str]]) -> str:
-    """A sample product with all that belongs to it.
-
-    Args:
-      product: the product.
-      clicks: the sum of its interactions' weights.
-      queries: (weight, query), the weightiest first.
-    """
-    pictures = "".join(thumbnail(data, product.title) for data in product.images[:PICTURES_SHOWN] or (None,))
-    name = text(product.title) if product.title else '<span class="soft">no title</span>'
-    facts = [f"id {product.product_id}"]
-    facts += [f"variant {product.variant}"] if product.variant else []
-    facts += [f"{column}: {short(value)}" for column, value in product.attributes.items() if value]
-    facts += [short(value) for value in product.texts if value]
-    asked = "".join(f"<li>{text(query)} ({number(weight)})</li>" for weight, query in queries)
-    return (
-        f'<article class="card"><div class="pictures">{pictures}</div><strong>{name}</strong>'
-        f'<div class="soft">{"<br>".join(text(fact) for fact in facts)}</div>'
-        f"<div>{number(clicks)} clicks</div>{f'<ul>{asked}</ul>' if asked else ''}</article>"
-    )
