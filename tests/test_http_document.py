@@ -1,0 +1,57 @@
+"""OpenAPI's document against what the service does with whatever a caller may send."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+
+from maxsearch.serving.http.app import create_app
+from maxsearch.serving.http.keys import Keys
+from maxsearch.serving.http.options import ServeOptions
+from maxsearch.serving.http.server import bind
+from tests.serving_engine import FakeEngine
+
+schemathesis = pytest.importorskip("schemathesis")
+from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def document() -> Iterator[Any]:
+    listening = bind("127.0.0.1", 0)
+    config = uvicorn.Config(create_app(FakeEngine(), ServeOptions(), Keys()), log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    for _ in range(500):
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                break
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.02)
+    yield schemathesis.openapi.from_url(f"{address}/openapi.json")
+    server.should_exit = True
+    thread.join()
+    listening.close()
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+def test_every_answer_is_documented_and_none_is_a_failure(document: Any, mode: Any) -> None:
+    operations = [found.ok() for found in document.get_all_operations()]
+    assert {"/v1/search", "/v1/search/upload", "/v1/products"} <= {one.path for one in operations}
+    for operation in operations:
+
+        @given(operation.as_strategy(generation_mode=mode))
+        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        def check(case: Any) -> None:
+            # What the schema cannot say, such as that one of three fields is needed, is refused with 422.
+            case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+        if operation.body or mode is schemathesis.GenerationMode.POSITIVE:
+            check()
