@@ -8,7 +8,7 @@ import numpy as np
 
 from maxsearch.data.records import Product
 from maxsearch.errors import UsageError
-from maxsearch.serving.engine import Answer, Found, NotFoundError, QueryInput, Wanted
+from maxsearch.serving.engine import Answer, Field, Found, NotFoundError, QueryInput, Wanted
 from tests.serving_fakes import CATALOGUE, FakeEncoder, unit
 
 
@@ -34,6 +34,10 @@ class FakeEngine:
     def products(self) -> int:
         return len(self._products)
 
+    @property
+    def fields(self) -> list[Field]:
+        return [Field("colour", "string", True), Field("price", "float", False)]
+
     def encode(self, inputs: Sequence[QueryInput]) -> np.ndarray:
         self.held.wait(10)
         self.batches.append(len(inputs))
@@ -49,11 +53,11 @@ class FakeEngine:
 
     def search(self, vector: np.ndarray, wanted: Wanted) -> Answer:
         kept = [product for product in self._products.values() if product.product_id not in wanted.without]
-        if wanted.filter is not None:
-            if "eq" not in wanted.filter:
-                raise UsageError("filter: no such operator: use eq")
-            field, value = wanted.filter["eq"]["field"], wanted.filter["eq"]["value"]
-            kept = [product for product in kept if product.attributes.get(field) == value]
+        for condition in () if wanted.filter is None else wanted.filter.get("and", [wanted.filter]):
+            if "in" not in condition:
+                raise UsageError("filter: no such operator: use in")
+            field, values = condition["in"]["field"], condition["in"]["values"]
+            kept = [product for product in kept if product.attributes.get(field) in values]
         vectors = (
             np.concatenate([batch.p for batch in self.encoder.encode_products(kept)])
             if kept
@@ -92,7 +96,20 @@ class FakeEngine:
     def explain(self, text: str, product_id: str) -> dict[str, Any]:
         if product_id not in self._products:
             raise NotFoundError
-        return {"score": float(unit(self.encoder.encode_queries([text]))[0] @ self.vector_of(product_id))}
+        score = float(unit(self.encoder.encode_queries([text]))[0] @ self.vector_of(product_id))
+        product = self._products[product_id]
+        share = {"both": score, "title_only": score, "image_only": 0.0, "neither": 0.0, "title": score, "image": 0.0}
+        grid = [[float(row * column) for column in range(5)] for row in range(7)]
+        words = text.split()
+        return {
+            "query": text,
+            "product_id": product_id,
+            "title": product.title,
+            "score": score,
+            "contributions": {**share, "weights": [0.6, 0.4], "parts": []},
+            "words": [{"word": word, "effect": score / len(words)} for word in words],
+            "maps": [{"word": word, "kind": "occlusion", "values": grid} for word in words] if product.image else [],
+        }
 
     def picture(self, product_id: str) -> bytes | None:
         if product_id not in self._products:

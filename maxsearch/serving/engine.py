@@ -115,6 +115,21 @@ class Answer:
     cursor: str | None = None
 
 
+@dataclass(frozen=True)
+class Field:
+    """An attribute that filters and facets may name.
+
+    Attributes:
+      name: of the attribute.
+      kind: its type, such as "string", "float", "bool", "path" or "date".
+      facet: whether few enough values are common to be worth counting for a shopper.
+    """
+
+    name: str
+    kind: str
+    facet: bool
+
+
 class NotFoundError(Exception):
     """No such product."""
 
@@ -148,6 +163,11 @@ class Engine(Protocol):
     @property
     def products(self) -> int:
         """How many products can be found."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """What filters and facets may name, the most useful for a shopper first."""
         ...
 
     def encode(self, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:

@@ -117,7 +117,7 @@ class SearchRequest(Strict):
                 {
                     "query": "shirt",
                     "k": 24,
-                    "filter": {"eq": {"field": "colour", "value": "Blue"}},
+                    "filter": {"in": {"field": "colour", "values": ["Blue"]}},
                     "facets": ["colour"],
                 },
                 {"product_id": "10054", "k": 12},
@@ -227,7 +227,7 @@ class Hit(BaseModel):
     attributes: dict[str, str]
     variant: str
     variants: int = Field(description="Products of its group of variants that collapsing left out.")
-    picture: bool = Field(description="Whether /v1/products/{product_id}/picture has one.")
+    picture: bool = Field(description="Whether /v1/picture has one.")
 
 
 class Served(BaseModel):
@@ -265,6 +265,20 @@ class ExplainAnswer(Served):
     """See the command `explain`."""
 
     explanation: dict[str, Any]
+
+
+class FieldDetail(BaseModel):
+    """An attribute that filters and facets may name."""
+
+    name: str
+    kind: str
+    facet: bool
+
+
+class FieldsAnswer(Served):
+    """The attributes, the most useful for a shopper first."""
+
+    fields: list[FieldDetail]
 
 
 class ErrorDetail(BaseModel):

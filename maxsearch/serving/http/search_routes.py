@@ -21,6 +21,8 @@ from maxsearch.serving.http.schema import (
     BatchRequest,
     ExplainAnswer,
     ExplainRequest,
+    FieldsAnswer,
+    Identifier,
     SearchAnswer,
     SearchRequest,
     documented,
@@ -97,20 +99,27 @@ def search_routes(state: State, gate: Gate) -> APIRouter:
             raise Refusal(422, str(error), where="body") from None
         return JSONResponse({"explanation": found, **served(state, state.engine.generation, started)})
 
+    @router.get("/fields", response_model=FieldsAnswer, responses=documented(), tags=["search"])
+    async def fields() -> Response:
+        """The attributes that filters and facets may name, and their types."""
+        started = time.perf_counter()
+        found = [asdict(field) for field in state.engine.fields]
+        return JSONResponse({"fields": found, **served(state, state.engine.generation, started)})
+
     @router.get(
-        "/products/{product_id}/picture",
+        "/picture",
         response_class=Response,
         responses={200: {"content": {"image/jpeg": {}}, "description": "The picture."}, **documented(404)},
         tags=["search"],
     )
-    async def picture(product_id: str) -> Response:
+    async def picture(product_id: Identifier) -> Response:
         """The front picture of a product."""
         try:
             data = await run_in_threadpool(state.engine.picture, product_id)
         except NotFoundError:
             data = None
         if data is None:
-            raise Refusal(404, "no product of this product_id has a picture", where="path.product_id")
+            raise Refusal(404, "no product of this product_id has a picture", where="query.product_id")
         kind = next((kind for head, kind in IMAGE_TYPES.items() if data.startswith(head)), "application/octet-stream")
         return Response(data, media_type=kind, headers={"Cache-Control": "private, max-age=300"})
 
