@@ -1,0 +1,42 @@
+"""The sub-command `serve`: its flags, and the call that it is. The doc strings are the help texts."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from maxsearch.commands.flags import OptionalPath
+from maxsearch.serving.http.options import Limits, ServeOptions
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer searches over HTTP, with a search page, from an index store."""
+
+    store: Path = Path("store")
+    """The store that `index build --store` wrote."""
+    model: Path = Path("model")
+    """The exported model that built it."""
+    host: str = "127.0.0.1"
+    """Address to bind; any but loopback needs keys."""
+    port: int = 8080
+    """Port; 0 lets the system choose."""
+    keys: OptionalPath = None
+    """File of lines `read KEY` and `admin KEY`, readable by its owner only; also MAXSEARCH_READ_KEY and
+    MAXSEARCH_ADMIN_KEY."""
+    allowed_hosts: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Names by which the service may be called; on loopback without keys only loopback's own unless given."""
+    limits: Limits = field(default_factory=Limits)
+    """What one request may take."""
+    max_batch: int = 32
+    """Queries that the encoder takes at once."""
+    max_wait_ms: float = 0.0
+    """How long a query waits for others; while the encoder works they wait anyway."""
+    cache: int = 10_000
+    """Query vectors that are kept."""
+    refresh_seconds: float = 1.0
+    """How often a new generation is looked for."""
+    drain_seconds: float = 20.0
+    """How long answers that have begun may take after SIGTERM."""
