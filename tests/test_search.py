@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.serving.index import LoadedIndex, build_index, open_index
+from maxsearch.serving.build import build_index
+from maxsearch.serving.index import LoadedIndex, open_index
 from maxsearch.serving.search import Hit, search
 from tests.serving_fakes import CATALOGUE, FakeEncoder
 
