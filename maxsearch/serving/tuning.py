@@ -6,15 +6,20 @@ Recall is against the exact search of the same stored vectors, judged by score: 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import write_json
 from maxsearch.manifest import MANIFEST
 from maxsearch.serving.index import LoadedIndex
+from maxsearch.serving.nearest import Rows, Scores
 from maxsearch.serving.recall import recall_of
 from maxsearch.serving.scann_index import Effort, ScannNearest
 
@@ -125,11 +130,15 @@ def _measure_all(index: LoadedIndex, queries: Float32[np.ndarray, "Q D"], k: int
                 continue
             for width in (*(width for width in WIDTHS if width < leaves), leaves):
                 effort = Effort(k, width, reordered, 1.0)
-                one = measure(effort, lambda some, depth, effort=effort: nearest.search_with(some, depth, effort))
+                one = measure(effort, partial(_search, nearest, effort))
                 found.append(one)
                 if one.recall[k] >= ENOUGH or one.milliseconds > found[0].milliseconds:
                     break
     return found
+
+
+def _search(nearest: ScannNearest, effort: Effort, queries: Float32[np.ndarray, "Q D"], k: int) -> tuple[Rows, Scores]:
+    return nearest.search_with(queries, k, effort)
 
 
 def _clock(
@@ -154,3 +163,21 @@ def _keep(index: LoadedIndex, effort: Effort, target_recall: float) -> None:
     efforts = sorted([*kept, asdict(effort)], key=lambda one: one["depth"])
     described = {**index.manifest["index"], "efforts": efforts, "target_recall": target_recall}
     write_json(index.folder / MANIFEST, {**index.manifest, "index": described})
+
+
+def print_tuning(tuning: dict[str, Any], console: Console | None = None) -> None:
+    """Prints a tuning as a table, the choice marked."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    names = [name for name in tuning["settings"][0] if name != "setting"]
+    for name in ("", "leaves", "reordered", *names):
+        table.add_column(name.replace("_", " "), justify="right")
+    for one in tuning["settings"]:
+        setting = one["setting"]
+        leaves = "all" if setting.get("exact") else str(setting["leaves_to_search"])
+        table.add_row(
+            "*" if setting == tuning["chosen"] else "",
+            leaves,
+            str(setting.get("reordered", "")),
+            *(f"{one[name]:,.0f}" if name == "queries_per_second" else f"{one[name]:.4f}" for name in names),
+        )
+    (console or Console()).print(table)
