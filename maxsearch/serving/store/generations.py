@@ -10,7 +10,6 @@ acknowledged is either in it or applied to it. A generation that is built of a c
 unless its builder says how new the catalogue is.
 """
 
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -168,7 +167,7 @@ class StoreFolder:
         """
         require_keep(keep)
         self.require_ours()
-        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
         with ExitStack() as stack:
             with directory_in_place(self.path(name)) as draft:
                 manifest = make(draft)

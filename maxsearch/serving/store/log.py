@@ -95,9 +95,9 @@ class WriteLog:
             length, checksum, own = HEADER.unpack_from(content, start)
             end = start + HEADER.size + length
             if zlib.crc32(content[start : start + 8]) != own:
-                if any(content[start:]):
+                if any(content[start + HEADER.size :]):
                     raise self._damaged(self._end + start)
-                break  # the file grew before a power cut, and its bytes did not come
+                break  # the file had grown before a power cut, and its bytes did not come
             payload = content[start + HEADER.size : end]
             if len(payload) < length:
                 break

@@ -89,7 +89,7 @@ class Snapshot:
         return rows, scores
 
 
-def best_of(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
+def best_of(rows: Int64[np.ndarray, "Q F"], scores: Float32[np.ndarray, "Q F"], k: int) -> tuple[Rows, Scores]:
     """The `k` best of what several searches found, best first; equal scores are ordered by row."""
     order = np.lexsort((rows, -scores))[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
