@@ -69,13 +69,23 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
         raise MaxsearchError(f"the {what} {path} is not valid JSON ({error}): {remedy}") from None
 
 
+def flush_folder(folder: Path) -> None:
+    """Flushes a folder's own entries to disk, so that names that were made or moved there survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def locked(folder: Path, *, flag: str) -> Iterator[None]:
+def locked(folder: Path, *, flag: str, wait: bool = False) -> Iterator[None]:
     """Keeps a second process of this machine out of a folder, which is made when absent.
 
     Args:
       folder: the folder.
       flag: the flag that named it, for the message.
+      wait: wait until no other process is at work there, in place of refusing.
 
     Raises:
       UsageError: one is at work there.
@@ -83,7 +93,7 @@ def locked(folder: Path, *, flag: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UsageError(
                 f"{flag} {folder} is in use by another process: wait until it ends, or name a new folder"
@@ -116,6 +126,15 @@ def directory_in_place(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(held)
+
+
+def clear_drafts(folder: Path) -> None:
+    """Removes what killed processes left of the folders that `directory_in_place` was making in this one."""
+    for draft in folder.glob(f".*{DRAFT}????????"):
+        lock = _try_lock(draft)
+        if lock is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+            os.close(lock)
 
 
 def _locked_draft(path: Path) -> tuple[Path, int]:

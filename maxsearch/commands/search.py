@@ -14,7 +14,7 @@ class Search:
     query: Annotated[Positional[str], arg(metavar="QUERY")]
     """What the shopper types."""
     index: Path = Path("index")
-    """The index folder."""
+    """The index folder, or a store."""
     model: Path = Path("model")
     """The exported model that built it."""
     k: Annotated[int, arg(aliases=["-k"])] = 10
@@ -24,10 +24,10 @@ class Search:
 
     def run(self) -> None:
         from maxsearch.encode import Encoder
-        from maxsearch.serving.index import open_index
         from maxsearch.serving.results import print_hits
         from maxsearch.serving.search import search
+        from maxsearch.serving.store.store import open_snapshot
 
         print_hits(
-            search(open_index(self.index), Encoder.from_model(self.model), self.query, self.k), as_json=self.json
+            search(open_snapshot(self.index), Encoder.from_model(self.model), self.query, self.k), as_json=self.json
         )

@@ -21,8 +21,9 @@ from maxsearch.files import directory_in_place
 from maxsearch.manifest import require_replaceable, write_manifest
 from maxsearch.mining.filters import REASONS, MiningOptions, has_all_words, same_variant, too_close
 from maxsearch.progress import Progress
+from maxsearch.serving.build import build_index
 from maxsearch.serving.encoder import EmbeddingModel
-from maxsearch.serving.index import LoadedIndex, build_index, open_index
+from maxsearch.serving.index import LoadedIndex, open_index
 
 QUERY_BLOCK = 256
 

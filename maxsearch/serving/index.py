@@ -1,6 +1,6 @@
-"""Embeds a catalogue once and keeps what a search needs: vectors, items, and the model's fingerprint."""
+"""An index folder: the items of a catalogue, their vectors, and how to search them; made whole, then never changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,19 +10,23 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32
 
-from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.files import directory_in_place
-from maxsearch.manifest import FolderKind, read_manifest, require_replaceable, write_manifest
-from maxsearch.progress import Progress
-from maxsearch.serving.encoder import EmbeddingModel
-from maxsearch.serving.items import Items, ItemsWriter
-from maxsearch.serving.nearest import ExactNearest, Nearest
-from maxsearch.serving.scann_index import MIN_ITEMS, ScannSettings, build_scann, open_scann, probe_rows, scann_available
-from maxsearch.serving.vectors import VectorWriter
+from maxsearch.manifest import FolderKind, read_manifest, write_manifest
+from maxsearch.serving.items import Items, write_items
+from maxsearch.serving.nearest import Nearest
+from maxsearch.serving.recall import fitted, measured
+from maxsearch.serving.scann_index import (
+    MIN_ITEMS,
+    Effort,
+    ScannSettings,
+    build_scann,
+    open_scann,
+    scann_available,
+)
+from maxsearch.serving.vectors import CODES, VECTORS, StoredVectors, store_vectors
 
-VECTORS = "vectors.npy"
 ITEMS = "items.parquet"
+PROBES = "probes.npy"
 SCANN = "scann"
 
 KINDS = ("auto", "exact", "scann")
@@ -32,21 +36,54 @@ EXACT_BELOW = 20_000
 INDEX = FolderKind(
     name="maxsearch-index",
     what="index",
-    schema_version=1,
+    schema_version=2,
     remedy="build it with `maxsearch index build`",
-    required=(VECTORS, ITEMS),
-    fields={"model_fingerprint": str, "count": int, "dim": int, "index": dict},
+    required=(VECTORS, ITEMS, PROBES),
+    fields={"model_fingerprint": str, "count": int, "dim": int, "vectors": dict, "recall": dict, "index": dict},
 )
 
 
 @dataclass(frozen=True)
+class IndexOptions:
+    """How an index is made of vectors.
+
+    Attributes:
+      kind: `exact`, `scann`, or `auto`: exact below `EXACT_BELOW` products or where ScaNN is not installed.
+      vectors: what they are kept as: `float32`, `bfloat16` or `int8`.
+      target_recall: the recall against exact search of the same vectors that a ScaNN search is made to reach.
+      min_recall: recall at 10 against exact search of float32 vectors, below which there is no index; None to take any.
+
+    Raises:
+      UsageError: a value that is none of these, or ScaNN asked for where it is not installed.
+    """
+
+    kind: str = "auto"
+    vectors: str = "float32"
+    target_recall: float = 0.99
+    min_recall: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"--kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.kind == "scann" and not scann_available():
+            raise UsageError(
+                "--kind scann needs ScaNN, which is not installed here: pip install scann, or pass --kind exact"
+            )
+        if self.vectors not in CODES:
+            raise UsageError(f"--vectors must be one of {', '.join(CODES)}, not {self.vectors!r}")
+        for flag, value in (("--target-recall", self.target_recall), ("--min-recall", self.min_recall)):
+            if value is not None and not 0 < value <= 1:
+                raise UsageError(f"{flag} {value:g} is no recall: give a number above 0 and up to 1")
+
+
+@dataclass(frozen=True)
 class LoadedIndex:
-    """An opened index: items by row, the vectors [N, D] (mapped from the file), and the search over them."""
+    """An opened index: items by row, their vectors (mapped from the file, decoded when asked for), and the search."""
 
     folder: Path
     manifest: dict[str, Any]
     items: Items
-    vectors: Float32[np.ndarray, "N D"]
+    vectors: StoredVectors
     nearest: Nearest
 
     @cached_property
@@ -54,10 +91,27 @@ class LoadedIndex:
         """Product ids by row."""
         return self.items.ids()
 
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Rows by product id."""
+        return {product_id: row for row, product_id in enumerate(self.ids)}
+
     @property
     def model_fingerprint(self) -> str:
         """Fingerprint of the model that embedded the catalogue."""
         return self.manifest["model_fingerprint"]
+
+    @property
+    def options(self) -> IndexOptions:
+        """What it was built with, for the next one of its kind."""
+        described = self.manifest["index"]
+        return IndexOptions(
+            described["asked"], self.manifest["vectors"]["kind"], described["target_recall"], described["min_recall"]
+        )
+
+    def probes(self) -> Float32[np.ndarray, "P D"]:
+        """The queries that recall was measured with."""
+        return np.load(self.folder / PROBES, allow_pickle=False)
 
     def require_model(self, fingerprint: str) -> None:
         """Refuses another model than the one that embedded the catalogue.
@@ -73,60 +127,68 @@ class LoadedIndex:
             )
 
 
-def build_index(
-    encoder: EmbeddingModel,
-    products: Iterable[Product],
-    out: Path,
-    *,
-    kind: str = "auto",
-    progress: Progress | None = None,
-    batch_size: int = 256,
+def write_index(
+    draft: Path,
+    tables: Iterable[pa.Table],
+    source: Path,
+    probes: Float32[np.ndarray, "P D"],
+    fingerprint: str,
+    options: IndexOptions,
 ) -> dict[str, Any]:
-    """Embeds the products and writes an index folder, which appears whole or not at all.
-
-    Memory stays bounded by a batch, the ids, and (for ScaNN) one copy of the vectors.
+    """Writes an index into an empty folder, measures it, and ends with its manifest.
 
     Args:
-      encoder: the model; its fingerprint goes into the manifest.
-      products: the catalogue, with ids that differ.
-      out: the folder; an older index folder there is replaced.
-      kind: `exact`, `scann`, or `auto`: exact below `EXACT_BELOW` products or where ScaNN is not installed.
-      progress: reports products read.
-      batch_size: products embedded at a time.
+      draft: the folder; it may be moved afterwards.
+      tables: the items, as tables of `SCHEMA` one after the other.
+      source: float32 unit vectors [N, D] of the same items, all finite, as an .npy file on the folder's file system;
+        it may be gone afterwards.
+      probes: queries to measure recall with.
+      fingerprint: of the model that the vectors are of.
+      options: how to make it.
 
     Returns:
       The manifest.
 
     Raises:
-      UsageError: an unknown kind, ScaNN asked for where it is not installed or for too few products, or another
-        folder stands at `out`.
-      MaxsearchError: no products, an id that stands twice, or a vector that is not finite.
+      UsageError: too few products for ScaNN.
+      MaxsearchError: the recall is below what the options ask for.
     """
-    if kind not in KINDS:
-        raise UsageError(f"--kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    if kind == "scann" and not scann_available():
-        raise UsageError(
-            "--kind scann needs ScaNN, which is not installed here: pip install scann, or pass --kind exact"
+    np.save(draft / PROBES, probes)
+    count, dim = write_items(draft / ITEMS, tables), probes.shape[1]
+    kind = _choose_kind(options.kind, count)
+    keep = options.vectors == "float32"
+    # Float32 vectors move into the draft, so what is measured against is read from where they then are.
+    stored = store_vectors(source, draft, options.vectors)
+    true = stored if keep else StoredVectors("float32", np.load(source, mmap_mode="r", allow_pickle=False))
+    index = {
+        "kind": kind,
+        "asked": options.kind,
+        "target_recall": options.target_recall,
+        "min_recall": options.min_recall,
+    }
+    if kind == "scann":
+        (draft / SCANN).mkdir()
+        leaves = build_scann(true.codes, draft / SCANN, draft / VECTORS, options.vectors)
+        trial = open_scann(draft / SCANN, ScannSettings(leaves, ()), stored)
+        efforts = fitted(trial, stored, leaves, probes, options.target_recall)
+        index |= {"leaves": leaves, "efforts": [asdict(effort) for effort in efforts]}
+    described = {"kind": options.vectors, "recall": measured(stored.exact(), true, probes)}
+    recall = measured(_open_nearest(draft, index, stored), true, probes)
+    if options.min_recall is not None and recall["recall@10"] < options.min_recall:
+        raise MaxsearchError(
+            f"the index finds {recall['recall@10']:.4f} of the true first 10 of {len(probes)} queries and --min-recall "
+            f"asks for {options.min_recall:g}, so it was not published: raise --target-recall, choose --vectors "
+            "float32, or lower --min-recall"
         )
-    require_replaceable(out, [INDEX])
-    tracked = products if progress is None else progress.track(products, "embedding products")
-    with directory_in_place(out) as draft:
-        with VectorWriter(draft / VECTORS, encoder.dim) as vectors, ItemsWriter(draft / ITEMS) as items:
-            for batch in encoder.encode_products(_with_own_ids(tracked), batch_size):
-                _require_finite(batch.p, batch.products, first=vectors.count + 1)
-                vectors.extend(batch.p)
-                items.extend(batch.products)
-        count = vectors.count
-        if count == 0:
-            raise MaxsearchError(
-                "the catalogue holds no products to index: check the products file and its rejected rows"
-            )
-        chosen = _choose_kind(kind, count)
-        index: dict[str, Any] = {"kind": chosen}
-        if chosen == "scann":
-            index |= asdict(_build_scann(draft, encoder))
-        fields = {"model_fingerprint": encoder.fingerprint, "count": count, "dim": encoder.dim, "index": index}
-        return write_manifest(draft, INDEX, fields)
+    fields = {
+        "model_fingerprint": fingerprint,
+        "count": count,
+        "dim": dim,
+        "vectors": described,
+        "recall": {**recall, "queries": len(probes)},
+        "index": index,
+    }
+    return write_manifest(draft, INDEX, fields)
 
 
 def open_index(folder: Path, *, checksums: bool = True) -> LoadedIndex:
@@ -141,41 +203,25 @@ def open_index(folder: Path, *, checksums: bool = True) -> LoadedIndex:
         needed and not installed.
     """
     manifest = read_manifest(folder, INDEX, checksums=checksums)
+    kind = manifest["vectors"].get("kind")
+    if kind not in CODES:
+        raise MaxsearchError(
+            f"the index {folder} has vectors of kind {kind!r}, which this maxsearch does not know: {INDEX.remedy}"
+        )
     try:
-        vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+        vectors = StoredVectors.read(folder, kind)
         items = Items.read(folder / ITEMS)
     except (ValueError, pa.ArrowException) as error:
         raise MaxsearchError(
             f"the index {folder} cannot be read ({str(error).splitlines()[0]}): {INDEX.remedy}"
         ) from None
     shape = (manifest["count"], manifest["dim"])
-    if vectors.shape != shape or vectors.dtype != np.float32 or len(items) != shape[0]:
+    if vectors.shape != shape or len(items) != shape[0]:
         raise MaxsearchError(
-            f"the index {folder} holds vectors {vectors.shape} of {vectors.dtype} and {len(items)} items "
-            f"where its manifest says {shape} of float32: {INDEX.remedy}"
+            f"the index {folder} holds vectors {vectors.shape} and {len(items)} items "
+            f"where its manifest says {shape}: {INDEX.remedy}"
         )
     return LoadedIndex(folder, manifest, items, vectors, _open_nearest(folder, manifest["index"], vectors))
-
-
-def _with_own_ids(products: Iterable[Product]) -> Iterator[Product]:
-    first: dict[str, int] = {}
-    for position, product in enumerate(products, 1):
-        earlier = first.setdefault(product.product_id, position)
-        if earlier != position:
-            raise MaxsearchError(
-                f"product id {product.product_id!r} stands twice in the catalogue, "
-                f"at products {earlier:,} and {position:,}: give each product an id of its own"
-            )
-        yield product
-
-
-def _require_finite(vectors: Float32[np.ndarray, "n D"], products: list[Product], first: int) -> None:
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise MaxsearchError(
-            f"the model gives product {products[bad[0]].product_id!r} (product {first + bad[0]:,} of the catalogue) "
-            "a vector that is not finite: use a model from an earlier training step"
-        )
 
 
 def _choose_kind(kind: str, count: int) -> str:
@@ -188,28 +234,18 @@ def _choose_kind(kind: str, count: int) -> str:
     return kind
 
 
-def _build_scann(draft: Path, encoder: EmbeddingModel) -> ScannSettings:
-    vectors = np.load(draft / VECTORS, mmap_mode="r")
-    # Titles through the query encoder lie where shoppers' queries lie; product vectors would be too easy.
-    rows = probe_rows(len(vectors))
-    titles = [item.title for item in Items.read(draft / ITEMS).take(rows.tolist()) if item.title.strip()]
-    queries = np.asarray(encoder.encode_queries(titles)) if titles else np.array(vectors[rows])
-    (draft / SCANN).mkdir()
-    return build_scann(vectors, draft / SCANN, draft / VECTORS, queries=queries, exact=ExactNearest(vectors))
-
-
-def _open_nearest(folder: Path, index: dict[str, Any], vectors: Float32[np.ndarray, "N D"]) -> Nearest:
+def _open_nearest(folder: Path, index: dict[str, Any], vectors: StoredVectors) -> Nearest:
     kind = index.get("kind")
     if kind == "exact":
-        return ExactNearest(vectors)
+        return vectors.exact()
     if kind != "scann":
         raise MaxsearchError(
             f"the index {folder} is of kind {kind!r}, which this maxsearch does not know: {INDEX.remedy}"
         )
     try:
-        settings = ScannSettings(index["leaves"], index["leaves_to_search"], index["reordered"], index["recall"])
-    except KeyError as error:
+        settings = ScannSettings(index["leaves"], tuple(Effort(**effort) for effort in index["efforts"]))
+    except (KeyError, TypeError) as error:
         raise MaxsearchError(
-            f"the manifest of the index {folder} lacks {error}, so it was altered: {INDEX.remedy}"
+            f"the manifest of the index {folder} has no whole settings ({error}), so it was altered: {INDEX.remedy}"
         ) from None
-    return open_scann(folder / SCANN, settings)
+    return open_scann(folder / SCANN, settings, vectors)

@@ -1,8 +1,11 @@
 """ScaNN: a tree of partitions, quantised scores, and an exact reordering of the best.
 
-How much to search is chosen at build time, by measuring recall against the exact search on the catalogue's own vectors.
+How much to search is chosen by measuring recall against the exact search: see `maxsearch.serving.tuning`.
 ScaNN ends the process on a vector that is not finite, so vectors are checked before they come here. It unpickles a file
 of ids if there is one, so none is written and none is read.
+
+Float32 and bfloat16 vectors are reordered by ScaNN, from the index's own file. Its int8 vectors have a scale for each
+dimension where ours have one for each vector, so those are reordered here.
 """
 
 import math
@@ -16,20 +19,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from maxsearch.errors import MaxsearchError
-from maxsearch.serving.nearest import Nearest, Rows, Scores, no_results
+from maxsearch.serving.nearest import Rows, Scores, no_results
+from maxsearch.serving.vectors import StoredVectors
 
-PROBE_DEPTH = 100
-TARGET_RECALL = 0.99
-FIRST_LEAVES = 8
-REORDERED = (300, 1000, 3000)
 MIN_ITEMS = 1000
 """Below this there are too few items to train partitions and codebooks on."""
 
 ASSETS = "scann_assets.pbtxt"
 PICKLED_IDS = "scann_docids.pkl"
+COPIES = {"float32": "dataset.npy", "bfloat16": "bfloat16_dataset.npy"}
+"""The files that ScaNN keeps vectors in."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to search for up to `depth` results.
+
+    Attributes:
+      depth: most results that it was measured for.
+      leaves_to_search: partitions searched; 0 scores every item instead.
+      reordered: candidates whose scores are computed exactly.
+      recall: recall at `depth` that was measured with them.
+    """
+
+    depth: int
+    leaves_to_search: int
+    reordered: int
+    recall: float
 
 
 @dataclass(frozen=True)
@@ -38,15 +57,23 @@ class ScannSettings:
 
     Attributes:
       leaves: number of partitions.
-      leaves_to_search: partitions searched for up to `PROBE_DEPTH` results.
-      reordered: candidates whose scores are computed exactly, for up to `PROBE_DEPTH` results.
-      recall: recall at `PROBE_DEPTH` that was measured with them.
+      efforts: how much to search, by rising depth, at least one.
     """
 
     leaves: int
-    leaves_to_search: int
-    reordered: int
-    recall: float
+    efforts: tuple[Effort, ...]
+
+    def effort(self, k: int) -> Effort:
+        """What to do for `k` results: beyond the deepest effort, that much more of it."""
+        for effort in self.efforts:
+            if k <= effort.depth:
+                return effort
+        more = k / effort.depth
+        return replace(
+            effort,
+            leaves_to_search=min(math.ceil(effort.leaves_to_search * more), self.leaves),
+            reordered=math.ceil(effort.reordered * more),
+        )
 
 
 def scann_available() -> bool:
@@ -59,63 +86,69 @@ def scann_available() -> bool:
 
 
 class ScannNearest:
-    """Approximate search; see `Nearest`. Safe to call from several threads."""
+    """Approximate search; see `Nearest`. Safe to call from several threads.
 
-    def __init__(self, searcher: Any, settings: ScannSettings) -> None:
-        self._searcher = searcher
-        self._settings = settings
-        self._count = int(searcher.size())
+    Args:
+      searcher: ScaNN's.
+      settings: how much to search.
+      vectors: the items' vectors.
+    """
+
+    def __init__(self, searcher: Any, settings: ScannSettings, vectors: StoredVectors) -> None:
+        self._searcher, self._settings, self._vectors = searcher, settings, vectors
+        self._exact = vectors.exact()
 
     def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> tuple[Rows, Scores]:
         """See `Nearest`. A query whose partitions hold fewer than `k` items is searched again in all of them."""
+        return self.search_with(queries, k, self._settings.effort(min(k, len(self._vectors))))
+
+    def search_with(self, queries: Float32[np.ndarray, "Q D"], k: int, effort: Effort) -> tuple[Rows, Scores]:
+        """See `Nearest`, with a given effort."""
+        if effort.leaves_to_search == 0:
+            return self._exact.search(queries, k)
         rows, scores = no_results(len(queries), k)
-        wanted = min(k, self._count)
-        all_leaves, effort = self._settings.leaves, max(1.0, wanted / PROBE_DEPTH)
-        leaves = min(math.ceil(self._settings.leaves_to_search * effort), all_leaves)
-        reordered = min(math.ceil(self._settings.reordered * effort), self._count)
-        rows[:, :wanted], scores[:, :wanted] = self._search(queries, wanted, reordered, leaves)
+        wanted, leaves = min(k, len(self._vectors)), self._settings.leaves
+        reordered = min(max(effort.reordered, wanted), len(self._vectors))
+        rows[:, :wanted], scores[:, :wanted] = self._search(queries, wanted, reordered, effort.leaves_to_search)
         short = np.flatnonzero((rows[:, :wanted] < 0).any(axis=1))
-        if len(short) and leaves < all_leaves:
-            rows[short, :wanted], scores[short, :wanted] = self._search(queries[short], wanted, reordered, all_leaves)
+        if len(short) and effort.leaves_to_search < leaves:
+            rows[short, :wanted], scores[short, :wanted] = self._search(queries[short], wanted, reordered, leaves)
         return rows, scores
 
     def _search(self, queries: Float32[np.ndarray, "Q D"], k: int, reordered: int, leaves: int) -> tuple[Rows, Scores]:
         if len(queries) == 0:
             return no_results(0, k)
+        here = self._vectors.kind == "int8"
         found, scores = self._searcher.search_batched(
             queries,
-            final_num_neighbors=k,
+            final_num_neighbors=reordered if here else k,
             pre_reorder_num_neighbors=reordered,
             leaves_to_search=leaves,
         )
         padding = np.isnan(scores)  # short results are padded with row 0 and NaN
         rows = np.where(padding, -1, found.astype(np.int64))
+        if here:
+            scores = np.stack([self._vectors[r] @ query for r, query in zip(rows, queries, strict=True)])
+            padding = rows < 0
         scores = np.where(padding, -np.inf, scores).astype(np.float32)
-        order = np.lexsort((rows, -scores))
+        order = np.lexsort((rows, -scores))[:, :k]
         return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def build_scann(
-    vectors: Float32[np.ndarray, "N D"],
-    folder: Path,
-    vectors_file: Path,
-    *,
-    queries: Float32[np.ndarray, "Q D"],
-    exact: Nearest,
-) -> ScannSettings:
-    """Builds an index and writes it to `folder`, which may be moved together with `vectors_file`.
+def build_scann(vectors: Float32[np.ndarray, "N D"], folder: Path, stored: Path, kind: str) -> int:
+    """Builds an index and writes it to `folder`, which may be moved together with the stored vectors.
 
     Args:
       vectors: unit vectors of the items, all finite, at least `MIN_ITEMS`.
       folder: where to write; it exists and is empty.
-      vectors_file: the same vectors as an .npy file; the index refers to it instead of holding a copy.
-      queries: unit vectors to measure recall with.
-      exact: the search that says what is right.
+      stored: the vectors' .npy file in the index; ScaNN refers to it instead of holding a copy, where it can.
+      kind: what that file holds: `float32`, `bfloat16` or `int8`.
 
     Returns:
-      The settings to search with: the least work, by steps, that reaches `TARGET_RECALL`, or the most there is.
+      The number of partitions.
     """
     from scann import scann_ops_pybind
+    from scann.scann_ops.py.scann_builder import ReorderType
 
     count = len(vectors)
     leaves = min(int(2 * math.sqrt(count)), count // 16)
@@ -123,7 +156,7 @@ def build_scann(
         scann_ops_pybind.builder(vectors, 10, "dot_product")
         .tree(
             leaves,
-            min(FIRST_LEAVES, leaves),
+            1,
             training_sample_size=min(count, max(100_000, 100 * leaves)),
             spherical=True,
             random_init=False,
@@ -131,17 +164,18 @@ def build_scann(
             overretrieve_factor=2.0,
         )
         .score_ah(2, anisotropic_quantization_threshold=0.2)
-        .reorder(REORDERED[0])
     )
+    if kind != "int8":
+        builder = builder.reorder(100, ReorderType.BFLOAT16 if kind == "bfloat16" else ReorderType.FLOAT32)
     builder.set_n_training_threads(os.cpu_count() or 1)
     with _quiet_log():
-        searcher = builder.build()
-        searcher.serialize(str(folder), relative_path=True)
-    _share_vectors(folder, vectors_file)
-    return _measure(searcher, leaves, queries, exact)
+        builder.build().serialize(str(folder), relative_path=True)
+    if kind != "int8":
+        _share_vectors(folder, folder / COPIES[kind], stored)
+    return leaves
 
 
-def open_scann(folder: Path, settings: ScannSettings) -> ScannNearest:
+def open_scann(folder: Path, settings: ScannSettings, vectors: StoredVectors) -> ScannNearest:
     """Opens what `build_scann` wrote.
 
     Raises:
@@ -164,7 +198,7 @@ def open_scann(folder: Path, settings: ScannSettings) -> ScannNearest:
             f"the index {folder.parent} has no {folder.name}/{ASSETS}: build it again with `maxsearch index build`"
         )
     try:
-        return ScannNearest(scann_ops_pybind.load_searcher(str(folder)), settings)
+        return ScannNearest(scann_ops_pybind.load_searcher(str(folder)), settings, vectors)
     except (RuntimeError, ValueError) as error:
         raise MaxsearchError(
             f"ScaNN cannot read {folder} ({str(error).splitlines()[0]}): "
@@ -172,38 +206,11 @@ def open_scann(folder: Path, settings: ScannSettings) -> ScannNearest:
         ) from None
 
 
-def score_recall(found: Scores, truth: Scores, tolerance: float = 1e-5) -> float:
-    """Share of the true top-K that was found, judged by score: products with equal vectors are interchangeable."""
-    reached = (found >= truth.min(axis=1, keepdims=True) - tolerance).sum(axis=1)
-    return float(np.minimum(reached, truth.shape[1]).sum() / truth.size)
-
-
-def probe_rows(count: int, probes: int = 256) -> Int64[np.ndarray, " P"]:
-    """Rows spread evenly over the catalogue, at most `probes` of them."""
-    return np.unique(np.linspace(0, count - 1, min(count, probes)).astype(np.int64))
-
-
-def _measure(searcher: Any, leaves: int, queries: Float32[np.ndarray, "Q D"], exact: Nearest) -> ScannSettings:
-    _, truth = exact.search(queries, PROBE_DEPTH)
-    width = min(FIRST_LEAVES, leaves)
-    while True:
-        for reordered in REORDERED:
-            settings = ScannSettings(leaves, width, reordered, recall=1.0)
-            _, scores = ScannNearest(searcher, settings).search(queries, PROBE_DEPTH)
-            settings = replace(settings, recall=round(score_recall(scores, truth), 4))
-            if settings.recall >= TARGET_RECALL:
-                return settings
-        if width == leaves:
-            return settings
-        width = min(2 * width, leaves)
-
-
-def _share_vectors(folder: Path, vectors_file: Path) -> None:
-    copy = folder / "dataset.npy"
+def _share_vectors(folder: Path, copy: Path, stored: Path) -> None:
     assets = (folder / ASSETS).read_text(encoding="utf-8")
     if assets.count(f'"{copy.name}"') != 1 or not copy.is_file():
         return  # another layout of ScaNN's: the index then holds its own copy of the vectors
-    shared = Path(os.path.relpath(vectors_file, folder)).as_posix()
+    shared = Path(os.path.relpath(stored, folder)).as_posix()
     (folder / ASSETS).write_text(assets.replace(f'"{copy.name}"', f'"{shared}"'), encoding="utf-8")
     copy.unlink()
 

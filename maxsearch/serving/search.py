@@ -6,7 +6,7 @@ import numpy as np
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.serving.encoder import EmbeddingModel
-from maxsearch.serving.index import LoadedIndex
+from maxsearch.serving.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Hit:
     attributes: dict[str, str]
 
 
-def search(index: LoadedIndex, encoder: EmbeddingModel, query: str, k: int = 10) -> list[Hit]:
+def search(snapshot: Snapshot, encoder: EmbeddingModel, query: str, k: int = 10) -> list[Hit]:
     """Ranks the catalogue for one query.
 
     Args:
-      index: the opened index.
+      snapshot: the opened index, or a store as it was at one time.
       encoder: the model that built it.
       query: what the shopper typed.
       k: how many products, at least 1.
@@ -40,16 +40,16 @@ def search(index: LoadedIndex, encoder: EmbeddingModel, query: str, k: int = 10)
         raise UsageError(f"-k must be at least 1, not {k}")
     if not query.strip():
         raise UsageError("the query is empty: type what the shopper is looking for")
-    index.require_model(encoder.fingerprint)
+    snapshot.index.require_model(encoder.fingerprint)
     vectors = np.asarray(encoder.encode_queries([query]), dtype=np.float32)
     if not np.isfinite(vectors).all():
         raise MaxsearchError(
             f"the model gives the query {query!r} a vector that is not finite: "
             "use a model from an earlier training step"
         )
-    rows, scores = index.nearest.search(vectors, min(k, len(index.items)))
+    rows, scores = snapshot.search(vectors, max(1, min(k, len(snapshot))))
     found = rows[0] >= 0
-    items = index.items.take(rows[0][found].tolist())
+    items = snapshot.take(rows[0][found].tolist())
     return [
         Hit(rank, item.product_id, item.title, float(score), item.attributes)
         for rank, (item, score) in enumerate(zip(items, scores[0][found], strict=True), 1)

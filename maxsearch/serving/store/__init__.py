@@ -1,0 +1,1 @@
+"""A folder of index generations with the writes since, which is searched while it changes."""
