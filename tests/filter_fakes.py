@@ -6,11 +6,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from maxsearch.serving.filters.columns import Columns
-from maxsearch.serving.filters.kinds import Kind, parse_schema, path_of, read_cell
+from maxsearch.serving.filters.costs import Costs
+from maxsearch.serving.filters.kinds import parse_schema, path_of, read_cell
 from maxsearch.serving.filters.segments import Segment
 from maxsearch.serving.filters.tree import And, Exists, In, Node, Not, Or, Prefix, Range
 from maxsearch.serving.filters.vector_table import ArrayVectors
-from maxsearch.serving.nearest import ExactNearest
+from maxsearch.serving.nearest import ExactNearest, Rows, Scores
 from tests.serving_fakes import unit
 
 SCHEMA = parse_schema("colour:str,price:float,stock:int,in_stock:bool,category:path,tags:list,since:date,seen:time")
@@ -112,6 +113,10 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+CHEAP_FETCH = Costs(scan=1e6, scan_row=1e3, block_row=1e3, fetch=1.0, fetch_row=1e-3)
+CHEAP_SCAN = Costs(scan=0.0, scan_row=1e-3, block_row=1e-3, fetch=1e6, fetch_row=1.0)
+
+
 def columns(rows: list[dict[str, str]], variants: list[str] | None = None) -> Columns:
     return Columns.of_attributes(rows, variants or [""] * len(rows), SCHEMA)
 
@@ -130,4 +135,15 @@ def segment(
     return Segment(key, columns(rows, variants), ArrayVectors(data), ExactNearest(data), exact=True, alive=alive)
 
 
-__all__ = ["SCHEMA", "Kind", "attributes", "columns", "filters", "segment", "truth", "vectors"]
+class Forgetful:
+    """Finds the nearest but every third one."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self._exact = ExactNearest(data)
+        self.asked: list[int] = []
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[Rows, Scores]:
+        self.asked.append(k)
+        rows, scores = self._exact.search(queries, 2 * k)
+        kept = np.arange(2 * k) % 3 != 2
+        return rows[:, kept][:, :k], scores[:, kept][:, :k]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.boosts import FieldBoost, FilterBoost, parse_boosts
+from maxsearch.serving.filters.columns import Columns
 from maxsearch.serving.filters.costs import Costs, in_order, measure
 from maxsearch.serving.filters.kinds import Kind
 from maxsearch.serving.filters.masks import MaskCache
@@ -19,9 +20,20 @@ from maxsearch.serving.filters.planner import Plan, own_scores
 from maxsearch.serving.filters.segments import Segment, locate
 from maxsearch.serving.filters.tree import In, Range
 from maxsearch.serving.filters.vector_table import ArrayVectors
-from maxsearch.serving.nearest import ExactNearest, Rows, Scores
+from maxsearch.serving.nearest import ExactNearest
 from maxsearch.serving.scann_index import build_scann, open_scann
-from tests.filter_fakes import SCHEMA, Columns, attributes, columns, filters, segment, truth, vectors
+from tests.filter_fakes import (
+    CHEAP_FETCH,
+    CHEAP_SCAN,
+    SCHEMA,
+    Forgetful,
+    attributes,
+    columns,
+    filters,
+    segment,
+    truth,
+    vectors,
+)
 from tests.serving_fakes import unit
 
 needs_scann = pytest.mark.skipif(
@@ -35,9 +47,6 @@ BASE = segment(ROWS, DATA, alive=np.arange(300) % 7 != 3)
 LATE_ROWS, LATE = attributes(20, seed=2), np.concatenate([vectors(19, DIM, seed=2), DATA[40:41]])
 DELTA = segment(LATE_ROWS, LATE, key="delta", alive=np.arange(20) % 5 != 0)
 QUERIES = np.concatenate([vectors(8, DIM, seed=3), DATA[40:41]])
-
-CHEAP_FETCH = Costs(scan=1e6, scan_row=1e3, block_row=1e3, fetch=1.0, fetch_row=1e-3)
-CHEAP_SCAN = Costs(scan=0.0, scan_row=1e-3, block_row=1e-3, fetch=1e6, fetch_row=1.0)
 
 
 def brute_force(value: Any, query: np.ndarray, k: int, bonus: dict[int, float] | None = None) -> list[int]:
@@ -77,20 +86,6 @@ def test_a_scores_bits_do_not_depend_on_what_it_is_computed_with() -> None:
     for size in (1, 2, 3, 7, 50, 499):
         rows = rng.permutation(500)[:size]
         np.testing.assert_array_equal(own_scores(table, rows, query), whole[rows])
-
-
-class Forgetful:
-    """Finds the nearest but every third one."""
-
-    def __init__(self, data: np.ndarray) -> None:
-        self._exact = ExactNearest(data)
-        self.asked: list[int] = []
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[Rows, Scores]:
-        self.asked.append(k)
-        rows, scores = self._exact.search(queries, 2 * k)
-        kept = np.arange(2 * k) % 3 != 2
-        return rows[:, kept][:, :k], scores[:, kept][:, :k]
 
 
 def test_over_fetching_asks_for_more_until_enough_are_left_and_then_scans() -> None:
