@@ -10,8 +10,9 @@ from maxsearch.config import Config, ImageConfig, ModelConfig
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation.alignment import explain, read_alignments
-from maxsearch.evaluation.alignment_table import print_report
+from maxsearch.explain.pointing import read_alignments
+from maxsearch.explain.words import picture_words
+from maxsearch.explain.words_table import print_report
 from tests.tiny import fails
 
 WORDS = ("shoes", "red", "bag", "blue", "hot", "men")
@@ -58,7 +59,7 @@ def record(name: str, *boxes: tuple[str, list[int] | None]) -> dict:
 
 
 def test_precision_is_counted_by_hand():
-    report = explain(Seer(), products(), ["colour", "kind"])
+    report = picture_words(Seer(), products(), ["colour", "kind"])
     assert report["products"] == 3
     colour = report["attributes"]["colour"]
     assert (colour["products"], colour["asked_words"]) == (3, 2)
@@ -84,7 +85,7 @@ def test_precision_is_counted_by_hand():
 
 
 def test_synonyms_count_for_the_value():
-    report = explain(Seer(), products(), ["colour"], synonyms={"Blue": ("hot",)})
+    report = picture_words(Seer(), products(), ["colour"], synonyms={"Blue": ("hot",)})
     assert report["attributes"]["colour"]["systems"]["aligner"]["precision@1"] == pytest.approx(2 / 3)
 
 
@@ -95,7 +96,7 @@ def test_pointing_counts_words_whose_best_patch_lies_in_their_box(capsys, seer):
         "a": record("a", ("red", top), ("shoes", top), ("unknown", top)),
         "b": record("b", ("blue", right), ("men", None)),
     }
-    report = explain(seer(), products(), ["colour"], alignments=known)
+    report = picture_words(seer(), products(), ["colour"], alignments=known)
     # red's best patch is the first, which is right; shoes' and blue's are the second: wrong, and right.
     two_thirds = pytest.approx(2 / 3)
     systems = {"aligner": two_thirds, "raw cosine": two_thirds, "most frequent": two_thirds, "chance": 0.25}
@@ -108,15 +109,15 @@ def test_pointing_counts_words_whose_best_patch_lies_in_their_box(capsys, seer):
 
 def test_what_is_missing_is_said():
     with pytest.raises(UsageError, match="no product has 'size', choose from colour, kind"):
-        explain(Seer(), products(), ["size"])
+        picture_words(Seer(), products(), ["size"])
     with pytest.raises(MaxsearchError, match="no product has a picture"):
-        explain(Seer(), products()[3:], ["colour"])
+        picture_words(Seer(), products()[3:], ["colour"])
     with pytest.raises(UsageError, match="names no word"):
-        explain(Seer(), products(), ["colour"], alignments={"z": record("z")})
+        picture_words(Seer(), products(), ["colour"], alignments={"z": record("z")})
     wide = SimpleNamespace(**{name: getattr(Seer(), name) for name in ("lexicon", "fingerprint", "patch_words")})
     wide.config = Config(model=ModelConfig(image=ImageConfig(size=(64, 32), patch=32)))
     with pytest.raises(UsageError, match="square"):
-        explain(wide, products(), ["colour"], alignments={"a": record("a", ("red", [0, 0, 9, 9]))})
+        picture_words(wide, products(), ["colour"], alignments={"a": record("a", ("red", [0, 0, 9, 9]))})
 
 
 def test_alignments_are_read_or_refused(tmp_path):
