@@ -14,6 +14,7 @@ from maxsearch.explain.maps import Occlusion, Reading, as_grid, best_words, occl
 from maxsearch.explain.model import ExplainedModel
 
 SEEN_WORDS = 6
+FELT = 0.1  # of the largest loss: a smaller one does not name a place
 MOST_QUERY_WORDS = 24  # a longer query has no maps for its last words
 
 
@@ -130,4 +131,5 @@ def _patch_words(
     words = list(model.lexicon.words) if model.lexicon else distinct(texts)
     if not words:
         return ()
-    return best_words(np.moveaxis(hidden.maps(model.encode_queries(words)), 0, -1), words)
+    lost = np.moveaxis(hidden.maps(model.encode_queries(words)), 0, -1)
+    return best_words(lost, words, least=max(FELT * float(lost.max()), 0.0))

@@ -15,11 +15,7 @@ from maxsearch.explain.explanation import Grid, HeatMap, MapKind
 
 COLOURS = matplotlib.colormaps["viridis"]  # even in lightness: told apart by colour-blind readers and in grey
 EDGE = 320  # longest side of a shown picture, about, in pixels
-OPACITY = 0.6  # how much of the picture a map hides
-TITLES: dict[MapKind, str] = {
-    "occlusion": "occlusion: score lost when hidden",
-    "aligner": "aligner: cosine above average",
-}
+FAINTEST, STRONGEST = 0.3, 0.85  # how much of the picture a map hides where it is 0, and where it is highest
 
 
 def shown_picture(data: bytes, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
@@ -44,5 +40,13 @@ def levels(values: Grid, top: float) -> Float[np.ndarray, "R C"]:
 
 
 def coloured(values: Grid, top: float) -> UInt8[np.ndarray, "R C 4"]:
-    """A map as RGBA, to lie on the picture."""
-    return (COLOURS(levels(values, top), alpha=OPACITY) * 255).round().astype(np.uint8)
+    """A map as RGBA, to lie on the picture: the higher, the more opaque."""
+    return colours_of(levels(values, top))
+
+
+def colours_of(level: Float[np.ndarray, "*R"]) -> UInt8[np.ndarray, "*R 4"]:
+    """RGBA of levels from 0 to 1."""
+    rgba: UInt8[np.ndarray, "*R 4"] = (
+        (COLOURS(level, alpha=FAINTEST + (STRONGEST - FAINTEST) * level) * 255).round().astype(np.uint8)
+    )
+    return rgba

@@ -136,10 +136,22 @@ def grid_of(config: Config) -> tuple[int, int]:
     return rows, columns
 
 
-def best_words(values: Float[np.ndarray, "R C n"], words: Sequence[str]) -> tuple[tuple[tuple[str, ...], ...], ...]:
-    """The words with the highest values by row and column, best first; of equal ones the earlier comes first."""
-    order = np.argsort(-values, axis=-1, kind="stable")[..., :BEST_WORDS]
-    return tuple(tuple(tuple(words[place] for place in cell) for cell in row) for row in order)
+def best_words(
+    values: Float[np.ndarray, "R C n"], words: Sequence[str], least: float = -np.inf
+) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """The words with the highest values by row and column, best first; of equal ones the earlier comes first.
+
+    Args:
+      values: of each word.
+      words: their names.
+      least: words below this value are left out.
+    """
+
+    def of_cell(cell: Float[np.ndarray, " n"]) -> tuple[str, ...]:
+        order = np.argsort(-cell, kind="stable")[:BEST_WORDS]
+        return tuple(words[place] for place in order if cell[place] >= least)
+
+    return tuple(tuple(of_cell(cell) for cell in row) for row in values)
 
 
 def as_grid(values: Float[np.ndarray, "R C"]) -> Grid:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maxsearch.errors import MaxsearchError
 from maxsearch.explain.explanation import Explanation, HeatMap
-from maxsearch.explain.heat import COLOURS, coloured, tops
+from maxsearch.explain.heat import coloured, colours_of, tops
 from maxsearch.explain.wording import MAP_TITLES, NO_PICTURE, PATCH_TITLES, addends, effects, kinds
 from maxsearch.files import write_bytes
 from maxsearch.html.document import document
@@ -53,9 +53,8 @@ def render(explanations: Sequence[Explanation], pictures: Sequence[np.ndarray | 
     named = {id(picture): f"p{place}" for place, picture in enumerate(pictures) if picture is not None}
     style = [files("maxsearch.explain").joinpath("page.css").read_text(encoding="utf-8")]
     for name, picture in {named[id(one)]: one for one in pictures if one is not None}.items():
-        ratio = f"{picture.shape[1]} / {picture.shape[0]}"
         style.append(f".{name} {{ background-image: url({_uri(picture, 'JPEG')}); }}")
-        style.append(f".picture.{name} {{ aspect-ratio: {ratio}; }}")
+        style.append(f".picture.{name} {{ aspect-ratio: {picture.shape[1]} / {picture.shape[0]}; }}")
     most = max((len(one.maps) for one in explanations), default=0)
     style += [f".why:has(.r{place}:checked) .stage .m{place} {{ opacity: 1; }}" for place in range(most)]
     sections = [
@@ -103,7 +102,7 @@ def _stage(one: Explanation, picture: str) -> str:
 def _shares(one: Explanation) -> str:
     tables = [_bars("share of the score", addends(one), total=True)]
     if len(one.words) > 1:
-        tables.append(_bars("the score falls without the word", effects(one), total=False))
+        tables.append(_bars("loss without the word", effects(one), total=False))
     title, image = one.contributions.weights
     tables.append(
         f'<p class="soft">Weights in the product vector: title {title:.2f}, image {image:.2f}. '
@@ -150,10 +149,15 @@ def _sum(is_sum: bool) -> str:
 
 def _maps(one: Explanation, number: int, picture: str) -> str:
     highest, parts = tops(one.maps), []
+    bare = (
+        f'<label class="map"><input type="radio" name="map{number}"><span class="picture {picture}"></span>'
+        "<strong>the picture alone</strong></label>"
+    )
     place_of = {id(map_): place for place, map_ in enumerate(one.maps)}
     for (kind, asked), group in kinds(one.maps):
         cells = "".join(_map(map_, place_of[id(map_)], number, picture, highest[kind]) for map_ in group)
         title, note = MAP_TITLES[kind, asked]
+        cells += "" if parts else bare
         parts.append(
             f'<h3>{text(title)}</h3><p class="soft">{text(note)}</p>{_key(highest[kind])}'
             f'<fieldset class="maps" aria-label="{text(title, isolate=False)}">{cells}</fieldset>'
@@ -165,19 +169,16 @@ def _map(map_: HeatMap, place: int, number: int, picture: str, top: float) -> st
     checked = " checked" if place == 0 else ""
     return (
         f'<label class="map"><input type="radio" name="map{number}" class="r{place}"{checked}>'
-        f'<span class="picture {picture}" style="display:block">'
+        f'<span class="picture {picture}">'
         f'<img alt="" src="{_uri(coloured(map_.values, top), "PNG")}"></span>'
         f'<strong>{text(map_.word)}</strong><span class="soft">peak {map_.peak:.3f}</span></label>'
     )
 
 
 def _key(top: float) -> str:
-    colours = ", ".join(
-        f"rgb({', '.join(str(round(255 * part)) for part in COLOURS(step / (STOPS - 1))[:3])})" for step in range(STOPS)
-    )
-    return (
-        f'<p class="key">0 or less <i style="background-image:linear-gradient(to right, {colours})"></i> {top:.3f}</p>'
-    )
+    steps = colours_of(np.linspace(0, 1, STOPS))
+    colours = ", ".join(f"rgb({r} {g} {b} / {alpha / 255:.2f})" for r, g, b, alpha in steps.tolist())
+    return f'<p class="key">0 or less <i style="--ramp:linear-gradient(to right, {colours})"></i> {top:.3f}</p>'
 
 
 def _patches(one: Explanation, picture: str) -> str:

@@ -24,7 +24,8 @@ MAP_TITLES: dict[tuple[MapKind, bool], tuple[str, str]] = {
 PATCH_TITLES: dict[MapKind, tuple[str, str]] = {
     "occlusion": (
         "The best words of each place",
-        "The words that lose most of their score when the place is painted over, the most first.",
+        "The words of query and title, or the model's keywords where it has any, that lose most of their score when "
+        "the place is painted over, the most first.",
     ),
     "aligner": (
         "The best words of each patch",
@@ -37,7 +38,7 @@ def addends(one: Explanation) -> list[tuple[str, float]]:
     """What sums up to the score, and last the score."""
     by = one.contributions
     return [
-        ("neither (a product without both)", by.neither),
+        ("neither of the two", by.neither),
         ("title", by.title),
         ("image", by.image),
         ("score", one.score),
