@@ -25,7 +25,7 @@ from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import read_json
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.models.align import LOSS_TERMS, patch_words
-from maxsearch.models.attribution import additive_parts, patch_vectors, product_vectors
+from maxsearch.models.attribution import additive_parts, product_vectors
 from maxsearch.models.heads import take
 from maxsearch.models.search import ProductTokens, Words
 from maxsearch.training.checkpoint import Checkpoints
@@ -240,17 +240,6 @@ class Encoder:
             raise UsageError("this model has no aligner: train one, such as with the preset methods/aligncmss")
         aligned, raw = self._apply(patch_words, products)
         return aligned, raw, self._seen(products, aligned.shape[1])
-
-    def patch_vectors(
-        self, products: Sequence[Product]
-    ) -> tuple[Float32[np.ndarray, "n P D"], Bool[np.ndarray, "n P"]]:
-        """Unit vectors of patches in the space of queries and products, and which patches are of a picture.
-
-        Args:
-          products: a batch of records; images as `read_products` gives them.
-        """
-        vectors = self._apply(patch_vectors, products)
-        return vectors, self._seen(products, vectors.shape[1])
 
     def additive_parts(self, products: Sequence[Product]) -> Float32[np.ndarray, "n M D"]:
         """What title, image, visual words (if the model has them) and all together add to p; they sum to p.

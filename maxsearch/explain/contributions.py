@@ -15,6 +15,7 @@ from maxsearch.explain.model import ExplainedModel
 
 PARTS = ("title", "image", "visual words")
 TOGETHER = "together"
+COALITIONS = 4  # products to embed at once: few shapes compile
 LEAST_SUM = 1e-6  # below this, what a part's vector adds is rounding
 
 
@@ -38,7 +39,7 @@ def product_side(model: ExplainedModel, product: Product) -> ProductSide:
     title_only = replace(product, images=())
     image_only = without_title(product)
     neither = replace(image_only, images=())
-    batch = next(iter(model.encode_products([product, title_only, image_only, neither], 4)))
+    batch = next(iter(model.encode_products([product, title_only, image_only, neither], COALITIONS)))
     title, image = batch.weights[0].tolist()
     return ProductSide(batch.p, model.additive_parts([product])[0], (title, image))
 

@@ -13,7 +13,7 @@ from maxsearch.config import Config
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.records import Product
 from maxsearch.data.transforms import eval_image
-from maxsearch.explain.contributions import without_title
+from maxsearch.explain.contributions import COALITIONS, without_title
 from maxsearch.explain.explanation import Grid
 from maxsearch.explain.model import ExplainedModel, PatchEncoder
 
@@ -56,9 +56,9 @@ def occlusion(model: ExplainedModel, product: Product) -> Occlusion:
     own = eval_image(product.image, size)
     border = np.concatenate([own[0], own[-1], own[:, 0], own[:, -1]])
     paint = np.median(border, axis=0).astype(np.uint8)
-    pictures = np.concatenate([own[None], painted(own, paint, rows, columns)])
-    vectors = model.encode_painted(without_title(product), pictures)
-    return Occlusion(rows, columns, vectors[0] - vectors[1:])
+    silent = without_title(product)
+    whole = next(iter(model.encode_products([silent], COALITIONS))).p
+    return Occlusion(rows, columns, whole - model.encode_painted(silent, painted(own, paint, rows, columns)))
 
 
 def cells_of(size: tuple[int, int], patch: int) -> tuple[int, int]:

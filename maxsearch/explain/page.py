@@ -148,7 +148,8 @@ def _sum(is_sum: bool) -> str:
 
 
 def _maps(one: Explanation, number: int, picture: str) -> str:
-    highest, parts = tops(one.maps), []
+    highest = tops(one.maps)
+    parts: list[str] = []
     bare = (
         f'<label class="map"><input type="radio" name="map{number}"><span class="picture {picture}"></span>'
         "<strong>the picture alone</strong></label>"

@@ -1,6 +1,6 @@
 """What a model's product vectors are made of, to explain its scores by.
 
-B batch, P patches, E size of the compared vectors, M parts: title, image, visual words if there are any, and the rest.
+B batch, E size of the compared vectors, M parts: title, image, visual words if there are any, and the rest.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from maxsearch.models.layers import l2_normalize
 
 
 def additive_parts(model: Any, batch: Mapping[str, Array]) -> Float[Array, "B M E"]:
@@ -32,17 +30,6 @@ def additive_parts(model: Any, batch: Mapping[str, Array]) -> Float[Array, "B M 
     added = [fused - model.fusion(replace(inputs, **{n: jnp.zeros_like(getattr(inputs, n))}))[0] for n in names]
     scale = jax.lax.rsqrt(jnp.square(fused).sum(axis=-1, keepdims=True) + 1e-12)
     return jnp.stack([*added, fused - sum(added)], axis=1) * scale[:, None]
-
-
-def patch_vectors(model: Any, batch: Mapping[str, Array]) -> Float[Array, "B P E"]:
-    """Unit vectors of the patches, each through the projection by which a picture is compared with queries.
-
-    Args:
-      model: a SearchModel.
-      batch: as for `additive_parts`.
-    """
-    tokens = model.product_tokens(batch["ids"], batch["mask"], batch["image"], batch["present"])
-    return l2_normalize(model.image_project(tokens.patches.states))
 
 
 def product_vectors(model: Any, batch: Mapping[str, Array]) -> Float[Array, "B E"]:
