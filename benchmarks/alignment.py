@@ -25,7 +25,8 @@ from maxsearch.config import Config, LossConfig, ParamGroup
 from maxsearch.data.keywords import token_rows
 from maxsearch.data.synthetic import VOCABULARY
 from maxsearch.encode import Encoder
-from maxsearch.evaluation.alignment import explain, read_alignments
+from maxsearch.explain.pointing import read_alignments
+from maxsearch.explain.words import picture_words
 from maxsearch.mesh import make_mesh, put_batch
 from maxsearch.serving.catalogue import catalogue
 from maxsearch.training.alignment import aligned_params, collected, directions, refined
@@ -138,7 +139,7 @@ def main() -> None:
                 edge=config.data.image_edge,
                 max_bad_fraction=0.01,
             )
-            report = explain(encoder, products, arguments.attributes, alignments=alignments, synonyms=synonyms)
+            report = picture_words(encoder, products, arguments.attributes, alignments=alignments, synonyms=synonyms)
             results[variant] = {name: report[name] for name in ("attributes", "together", "pointing")}
             print(f"{variant}: {time.monotonic() - clock:.0f} s", file=sys.stderr, flush=True)
     options = {name: str(value) for name, value in vars(arguments).items()}

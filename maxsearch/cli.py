@@ -19,6 +19,7 @@ from maxsearch import __version__
 from maxsearch.commands.ablate import Ablate
 from maxsearch.commands.data import Data
 from maxsearch.commands.evaluate import Evaluate
+from maxsearch.commands.explain import Explain
 from maxsearch.commands.export import Export
 from maxsearch.commands.flags import ConfigFlags, Stopped
 from maxsearch.commands.index import Index
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Any] = {
     "plan": Plan,
     "evaluate": Evaluate,
     "words": Words,
+    "explain": Explain,
     "ablate": Ablate,
     "export": Export,
     "index": Index,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import read_json
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.models.align import LOSS_TERMS, patch_words
+from maxsearch.models.attribution import additive_parts, product_vectors
 from maxsearch.models.heads import take
 from maxsearch.models.search import ProductTokens, Words
 from maxsearch.training.checkpoint import Checkpoints
@@ -99,7 +100,8 @@ class Encoder:
             return score
 
         self._match = jax.jit(match)
-        self._patch_words = jax.jit(lambda params, b: patch_words(nnx.merge(graph, params), b))
+        self._graph = graph
+        self._programs: dict[Callable[..., Any], Any] = {}
 
     @classmethod
     def from_run(cls, run: Path, step: int | None = None) -> "Encoder":
@@ -236,12 +238,35 @@ class Encoder:
         """
         if not self.aligns:
             raise UsageError("this model has no aligner: train one, such as with the preset methods/aligncmss")
-        n = len(products)
-        batch = self._product_batch(list(products), self._whole(power_of_two(n)))
-        with jax.set_mesh(self._mesh):
-            aligned, raw = (np.asarray(x, np.float32)[:n] for x in self._patch_words(self.params, batch))
-        present = np.asarray(batch["present"])[:n]
-        return aligned, raw, np.repeat(present, aligned.shape[1] // present.shape[1], axis=1)
+        aligned, raw = self._apply(patch_words, products)
+        return aligned, raw, self._seen(products, aligned.shape[1])
+
+    def additive_parts(self, products: Sequence[Product]) -> Float32[np.ndarray, "n M D"]:
+        """What title, image, visual words (if the model has them) and all together add to p; they sum to p.
+
+        Args:
+          products: a batch of records; images as `read_products` gives them.
+        """
+        parts: Float32[np.ndarray, "n M D"] = self._apply(additive_parts, products)
+        return parts
+
+    def encode_painted(
+        self, product: Product, pixels: UInt8[np.ndarray, "n H W 3"], batch_size: int = 64
+    ) -> Float32[np.ndarray, "n D"]:
+        """The fused vectors of one product with each of these pictures in the place of its front one.
+
+        Args:
+          product: with a picture.
+          pixels: of the model's size.
+          batch_size: how many at once.
+        """
+        own = self._pixels(product)
+        vectors = []
+        for start in range(0, len(pixels), batch_size):
+            shown = np.repeat(own[None], len(pixels[start : start + batch_size]), axis=0)
+            shown[:, 0] = pixels[start : start + batch_size]
+            vectors.append(self._apply(product_vectors, [product] * len(shown), shown))
+        return np.concatenate(vectors)
 
     def _whole(self, size: int) -> int:
         """The size in whole shares of the devices."""
@@ -266,11 +291,29 @@ class Encoder:
         )
         return EncodedProducts(products, p, t, v, weights)
 
-    def _product_batch(self, products: list[Product], size: int) -> dict[str, jax.Array]:
+    def _apply(self, function: Callable[..., Any], products: Sequence[Product], image: np.ndarray | None = None) -> Any:
+        """What a function of (model, batch) gives for products, with other pixels than theirs where these are given."""
+        n = len(products)
+        batch = self._product_batch(list(products), self._whole(power_of_two(n)), image)
+        with jax.set_mesh(self._mesh):
+            if function not in self._programs:
+                self._programs[function] = jax.jit(lambda params, b: function(nnx.merge(self._graph, params), b))
+            return jax.tree.map(lambda x: np.asarray(x, np.float32)[:n], self._programs[function](self.params, batch))
+
+    def _seen(self, products: Sequence[Product], patches: int) -> Bool[np.ndarray, "n P"]:
+        """Which of the patches are of a picture."""
+        N = self.config.model.images
+        present = np.array([np.arange(N) < len(product.images) for product in products])
+        return np.repeat(present, patches // N, axis=1)
+
+    def _product_batch(
+        self, products: list[Product], size: int, image: np.ndarray | None = None
+    ) -> dict[str, jax.Array]:
         model = self.config.model
         texts = [field for product in products for field in text_fields(product.title, product.texts, model.texts)]
         ids, mask = (x.reshape(len(products), -1) for x in self._title_text(texts))
-        image = np.stack([self._pixels(product) for product in products])
+        if image is None:
+            image = np.stack([self._pixels(product) for product in products])
         present = np.array([np.arange(model.images) < len(product.images) for product in products])
         batch = {"ids": ids, "mask": mask, "image": image, "present": present}
         with jax.set_mesh(self._mesh):

@@ -1,137 +1,186 @@
-"""Word precision and the pointing game, on pictures whose words are known."""
+"""Why a product has its score: what adds up to it, where maps point, and what is said when something is missing."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
+import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 
-from maxsearch.config import Config, ImageConfig, ModelConfig
-from maxsearch.data.keywords import Lexicon
+from maxsearch.config import AlignConfig
 from maxsearch.data.records import Product
+from maxsearch.data.transforms import eval_image
+from maxsearch.encode import Encoder
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation.alignment import explain, read_alignments
-from maxsearch.evaluation.alignment_table import print_report
-from tests.tiny import fails
+from maxsearch.explain.contributions import shapley
+from maxsearch.explain.explain import explain, explain_queries
+from maxsearch.explain.maps import best_words, cells_of
+from maxsearch.explain.pointing import play
+from maxsearch.models.attribution import additive_parts
+from maxsearch.models.fusion import KINDS
+from maxsearch.training.state import model_graph
+from tests import tiny
+from tests.explained import RED_AT, Painter, scene
+from tests.small import CONFIG, lively_params, make_batch, on_mesh, with_model
 
-WORDS = ("shoes", "red", "bag", "blue", "hot", "men")
-BEST = {"a": ["red", "shoes", "men"], "b": ["hot", "blue", "bag"], "c": ["red", "men", "hot"]}
-VALUES = {"a": ("Red", "Casual Shoe"), "b": ("Blue", "Bags"), "c": ("Blue", "")}
-
-
-class Seer:
-    """Sees a product's three words in patch 0, 1 and 2, the first one best; without the aligner always the same."""
-
-    config = Config(model=ModelConfig(image=ImageConfig(size=(64, 64), patch=32)))
-    lexicon = Lexicon(WORDS)
-    fingerprint = "f"
-
-    def patch_words(self, products):
-        aligned = np.zeros((len(products), 4, len(WORDS)), np.float32)
-        for row, product in enumerate(products):
-            for place, word in enumerate(BEST[product.product_id]):
-                aligned[row, place, WORDS.index(word)] = 0.9 - place / 10
-        raw = np.tile(np.linspace(1, 0, len(WORDS), dtype=np.float32), (len(products), 4, 1))
-        return aligned, raw, np.ones((len(products), 4), bool)
+approx = pytest.approx
 
 
-class HubSeer(Seer):
-    """The same, with a last patch that is near every word."""
-
-    def patch_words(self, products):
-        aligned, raw, valid = super().patch_words(products)
-        aligned[:, 3] = 0.95
-        return aligned, raw, valid
+def peak(values) -> tuple[int, int]:
+    return np.unravel_index(np.argmax(values), np.shape(values))
 
 
-def products(**texts) -> list[Product]:
-    made = [
-        Product(name, name, (b"picture",), attributes=dict(zip(("colour", "kind"), VALUES[name], strict=True)))
-        for name in BEST
-    ]
-    return [*made, Product("d", "no picture", attributes={"colour": "Red", "kind": "Bags"})]
+@given(st.lists(st.floats(-1, 1), min_size=4, max_size=4))
+def test_shapley_values_add_up_and_do_not_care_who_is_called_what(scores):
+    both, title_only, image_only, neither = scores
+    title, image = shapley(both, title_only, image_only, neither)
+    assert neither + title + image == approx(both, abs=1e-9)
+    assert shapley(both, image_only, title_only, neither) == (approx(image), approx(title))
+    assert shapley(title_only, title_only, neither, neither)[1] == 0
 
 
-def record(name: str, *boxes: tuple[str, list[int] | None]) -> dict:
-    words = [{"word": word, "box": box} for word, box in boxes]
-    return {"product_id": name, "image_edge": 64, "title_words": words}
+@pytest.mark.usefixtures("quick_compile", "one_device")
+@pytest.mark.parametrize(("kind", "visual_words"), [*((kind, 0) for kind in KINDS), ("gated", 2)])
+def test_the_parts_of_every_tower_add_up_to_its_vector(kind, visual_words):
+    fusion = replace(CONFIG.model.fusion, kind=kind, depth=0)
+    settings = with_model(CONFIG, fusion=fusion, keywords=4, align=AlignConfig(visual_words=visual_words))
+    graph = model_graph(settings, ((3,), (4,), (5,), (6,)))
+    batch = make_batch(settings)
+    names = {"ids": "title_ids", "mask": "title_mask", "image": "image", "present": "image_present"}
+
+    def go(params, batch):
+        model, b = nnx.merge(graph, params), {short: batch[name] for short, name in names.items()}
+        vectors = model.encode_product(*(b[name] for name in names))
+        return additive_parts(model, b), vectors.product, vectors.title
+
+    parts, product, title = jax.device_get(jax.jit(go)(lively_params(settings), on_mesh(batch)))
+    np.testing.assert_allclose(parts.sum(axis=1), product, atol=1e-5)
+    assert parts.shape[1] == 3 + (visual_words > 0)
+    if kind in ("gated", "modal_adaptation", "cross_attention"):
+        cosine = (parts[2:, 0] * title[2:]).sum(axis=1) / np.linalg.norm(parts[2:, 0], axis=1)
+        np.testing.assert_allclose(cosine, 1, atol=1e-4)  # a multiple of the title's vector, and no other
+        np.testing.assert_allclose(parts[0, 0], 0, atol=1e-6)  # of a product without a title
+    else:
+        np.testing.assert_allclose(parts[:, :-1], 0, atol=1e-6)
 
 
-def test_precision_is_counted_by_hand():
-    report = explain(Seer(), products(), ["colour", "kind"])
-    assert report["products"] == 3
-    colour = report["attributes"]["colour"]
-    assert (colour["products"], colour["asked_words"]) == (3, 2)
-    third = pytest.approx
-    assert colour["systems"]["aligner"] == {
-        "precision@1": third(1 / 3), "hit@3": third(2 / 3), "asked@1": third(2 / 3), "asked@3": 1.0
-    }  # fmt: skip
-    assert colour["systems"]["raw cosine"]["precision@1"] == 0
-    assert colour["systems"]["raw cosine"]["hit@3"] == third(1 / 3)
-    assert colour["systems"]["most frequent"]["precision@1"] == third(2 / 3)  # always blue
-    assert colour["systems"]["chance"] == {
-        "precision@1": third(1 / 6), "hit@3": third(1 / 2), "asked@1": third(1 / 2), "asked@3": 1.0
-    }  # fmt: skip
-    kind = report["attributes"]["kind"]
-    assert kind["products"] == 2  # nothing names what is not said; "shoe" has the stem of "shoes"
-    assert kind["systems"]["aligner"]["precision@1"] == 0
-    assert kind["systems"]["aligner"]["hit@3"] == 1
-    # Of the first three words: red and shoes; blue and bag; none.
-    assert report["together"]["aligner"] == {"precision@1": third(1 / 3), "precision@3": third(4 / 9)}
-    assert report["examples"][0] == {"product_id": "a", "title": "a", "words": ["red", "shoes", "men"]}
-    assert report["pointing"] == {}
-    json.dumps(report)
+@pytest.mark.parametrize("query", ["red shoe", "a shoe"])
+def test_a_planted_model_is_taken_apart(query):
+    product = scene("a shoe")
+    told = explain(Painter(), query, product)
+    by = told.contributions
+    assert by.neither + by.title + by.image == approx(told.score, abs=1e-6)
+    assert sum(value for _, value in by.parts) == approx(told.score, abs=1e-6)
+    assert [name for name, _ in by.parts] == ["title", "image", "together"]
+    only_picture = {word.word: word.effect for word in told.words}
+    if query == "red shoe":
+        assert by.image > 0.1
+        assert only_picture["red"] > 0.01
+        assert only_picture["shoe"] > 0.01
+    else:
+        assert by.image < 0  # the picture shows no shoe, so it turns the vector away
+        assert only_picture["a"] == approx(0, abs=1e-6)
 
 
-def test_synonyms_count_for_the_value():
-    report = explain(Seer(), products(), ["colour"], synonyms={"Blue": ("hot",)})
-    assert report["attributes"]["colour"]["systems"]["aligner"]["precision@1"] == pytest.approx(2 / 3)
+def test_maps_point_at_what_the_planted_model_sees():
+    told = explain(Painter(), "red blue shoe", scene("a shoe"))
+    maps = {one.word: one for one in told.maps if one.kind == "occlusion"}
+    assert list(maps) == ["red blue shoe", "red", "blue", "shoe"]
+    assert peak(maps["red"].values) in RED_AT
+    assert peak(maps["blue"].values) not in RED_AT
+    assert maps["red"].values[3][0] == approx(0, abs=1e-3)  # bare background
+    assert maps["shoe"].peak <= 1e-6  # the picture alone has no shoe to lose
+    for row, column in RED_AT:
+        assert told.patch_words[row][column][0] == "red"
+    assert told.patch_words[3][0] == ()
+    assert told.patch_kind == "occlusion"
 
 
-@pytest.mark.parametrize("seer", [Seer, HubSeer])
-def test_pointing_counts_words_whose_best_patch_lies_in_their_box(capsys, seer):
-    top, right = [0, 0, 32, 32], [32, 0, 64, 32]
-    known = {
-        "a": record("a", ("red", top), ("shoes", top), ("unknown", top)),
-        "b": record("b", ("blue", right), ("men", None)),
+def test_an_aligner_adds_its_own_maps_and_names_patches():
+    told = explain(Painter(aligns=True), "red shoe", scene("a shoe"))
+    assert [(one.word, one.kind, one.asked) for one in told.maps] == [
+        ("red shoe", "occlusion", True), ("red", "occlusion", True), ("shoe", "occlusion", True),
+        ("red", "aligner", True), ("shoe", "aligner", True), ("blue", "aligner", False),
+    ]  # fmt: skip
+    red = told.maps[3]
+    assert peak(red.values) == (0, 0)
+    assert np.mean([one.values for one in told.maps if one.kind == "aligner"], axis=0) == approx(0, abs=1e-6)
+    assert told.patch_kind == "aligner"
+    assert told.patch_words[0][0][0] == "red"
+
+
+def test_a_query_of_one_word_and_a_product_without_a_picture():
+    told = explain(Painter(), "  Red ", Product("t", "a red shoe"))
+    assert (told.maps, told.patch_words, told.contributions.image) == ((), (), approx(0, abs=1e-6))
+    assert [(word.word, word.effect) for word in told.words] == [("Red", None)]
+    assert [one.word for one in explain(Painter(), "Red", scene("")).maps] == ["Red"]
+    with pytest.raises(UsageError, match="query is empty"):
+        explain(Painter(), " \n", scene(""))
+    with pytest.raises(MaxsearchError, match="not finite"):
+        explain(Painter(broken=True), "red", scene(""))
+
+
+def test_what_is_told_is_json():
+    told = explain(Painter(aligns=True), "red shoe", scene("a shoe"))
+    value = json.loads(json.dumps(told.to_json()))
+    assert value["kind"] == "maxsearch-explanation"
+    assert value["maps"][0]["values"] == [list(row) for row in told.maps[0].values]
+    assert value["contributions"]["title"] == told.contributions.title
+
+
+def test_the_best_words_leave_out_what_is_not_felt():
+    values = np.array([[[0.1, 0.5, 0.3, 0.5], [0.0, -1.0, 0.05, 0.0]]])
+    assert best_words(values, "abcd") == ((("b", "d", "c"), ("c", "a", "d")),)
+    assert best_words(values, "abcd", 0.2) == ((("b", "d", "c"), ()),)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "cells"),
+    [
+        ((64, 48), 16, (8, 6)),
+        ((64, 64), 16, (8, 8)),
+        ((224, 224), 16, (7, 7)),
+        ((32, 32), 16, (4, 4)),
+        ((8, 8), 1, (8, 8)),
+    ],
+)
+def test_occlusion_costs_at_most_64_products(size, patch, cells):
+    assert cells_of(size, patch) == cells
+    assert cells[0] * cells[1] <= 64
+
+
+def test_the_game_counts_by_kind_of_map():
+    box = [16, 0, 32, 16]
+    record = {"product_id": "p", "image_edge": 64, "title_words": [{"word": "red", "box": [0, 0, 32, 32]}]}
+    missed = {**record, "title_words": [{"word": "red", "box": [32, 32, 64, 64]}]}
+    both = [scene("red", "p"), scene("red", "q")]
+    figures = play(Painter(aligns=True), both, {"p": record, "q": {**missed, "product_id": "q"}}, 10)
+    assert figures["maps"] == {
+        name: {"pointing": 0.5, "best fixed": 0.5, "chance": 0.25, "words": 2}
+        for name in ("occlusion", "aligner", "raw cosine")
     }
-    report = explain(seer(), products(), ["colour"], alignments=known)
-    # red's best patch is the first, which is right; shoes' and blue's are the second: wrong, and right.
-    two_thirds = pytest.approx(2 / 3)
-    systems = {"aligner": two_thirds, "raw cosine": two_thirds, "most frequent": two_thirds, "chance": 0.25}
-    assert report["pointing"] == {**systems, "words": 3}
-    print_report(report)
-    shown = capsys.readouterr().out
-    assert "pointing" in shown
-    assert "red, shoes, men" in shown or seer is HubSeer
-
-
-def test_what_is_missing_is_said():
-    with pytest.raises(UsageError, match="no product has 'size', choose from colour, kind"):
-        explain(Seer(), products(), ["size"])
-    with pytest.raises(MaxsearchError, match="no product has a picture"):
-        explain(Seer(), products()[3:], ["colour"])
+    assert play(Painter(), both, {"p": {**record, "title_words": [{"word": "red", "box": box}]}}, 1)["maps"] == {
+        "occlusion": {"pointing": 1.0, "best fixed": 1.0, "chance": 1 / 16, "words": 1}
+    }
     with pytest.raises(UsageError, match="names no word"):
-        explain(Seer(), products(), ["colour"], alignments={"z": record("z")})
-    wide = SimpleNamespace(**{name: getattr(Seer(), name) for name in ("lexicon", "fingerprint", "patch_words")})
-    wide.config = Config(model=ModelConfig(image=ImageConfig(size=(64, 32), patch=32)))
-    with pytest.raises(UsageError, match="square"):
-        explain(wide, products(), ["colour"], alignments={"a": record("a", ("red", [0, 0, 9, 9]))})
+        play(Painter(), both, {"z": record}, 10)
 
 
-def test_alignments_are_read_or_refused(tmp_path):
-    path = tmp_path / "alignments.jsonl"
-    path.write_text(json.dumps(record("a", ("red", None))) + "\n")
-    assert read_alignments(path)["a"]["image_edge"] == 64
-    for text in ("{}\n", "nonsense\n", "3\n"):
-        path.write_text(text)
-        with pytest.raises(MaxsearchError, match=r"alignments\.jsonl"):
-            read_alignments(path)
-    with pytest.raises(MaxsearchError, match="cannot be read"):
-        read_alignments(tmp_path / "absent")
-
-
-def test_the_command_asks_for_one_model(capsys, tmp_path):
-    code, said = fails(capsys, "words", "--products", tmp_path / "p.csv", "--attributes", "colour")
-    assert code == 2
-    assert "--run or --model" in said
+def test_a_trained_model_is_taken_apart():
+    model = Encoder.from_model(tiny.model())
+    rows = pq.read_table(tiny.catalogue() / "products.test.parquet").to_pylist()
+    product = Product(rows[0]["product_id"], rows[0]["title"], (rows[0]["image"],))
+    same = model.encode_painted(product, np.stack([eval_image(product.image, model.config.model.image.size)] * 3))
+    whole = next(model.encode_products([product]))
+    np.testing.assert_allclose(same, np.repeat(whole.p, 3, axis=0), atol=1e-5)
+    for told in explain_queries(model, ["red wooden table", product.title], product):
+        by = told.contributions
+        assert told.score == approx(float(model.encode_queries([told.query])[0] @ whole.p[0]), abs=1e-5)
+        assert by.neither + by.title + by.image == approx(told.score, abs=1e-6)
+        assert sum(value for _, value in by.parts) == approx(told.score, abs=1e-5)
+        assert sum(by.weights) == approx(1, abs=1e-5)
+        assert np.shape(told.maps[0].values) == (4, 4)

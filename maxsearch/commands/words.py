@@ -38,8 +38,9 @@ class Words:
     def run(self) -> None:
         """Reads, explains, prints and writes."""
         from maxsearch.encode import Encoder
-        from maxsearch.evaluation.alignment import explain, read_alignments
-        from maxsearch.evaluation.alignment_table import print_report
+        from maxsearch.explain.pointing import read_alignments
+        from maxsearch.explain.words import picture_words
+        from maxsearch.explain.words_table import print_report
         from maxsearch.files import write_json
         from maxsearch.serving.catalogue import catalogue
 
@@ -63,7 +64,7 @@ class Words:
             edge=encoder.image_edge,
             max_bad_fraction=self.max_bad_fraction,
         )
-        report = explain(encoder, products, self.attributes, alignments=alignments)
+        report = picture_words(encoder, products, self.attributes, alignments=alignments)
         print_report(report)
         if self.out is not None:
             write_json(self.out, report)

@@ -184,24 +184,28 @@ class SearchModel(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> ProductVectors:
         """Unit vectors of products from their token states."""
+        inputs = self.fusion_inputs(tokens, title_present, image_present)
+        fused, weights = self.fusion(inputs, key)
+        return ProductVectors(title=inputs.title, image=inputs.image, product=l2_normalize(fused), weights=weights)
+
+    def fusion_inputs(
+        self, tokens: ProductTokens, title_present: Bool[Array, " B"], image_present: Bool[Array, " B"]
+    ) -> FusionInputs:
+        """What the fusion tower is given for these token states."""
         words, patches = tokens.words, tokens.patches
-        title = l2_normalize(self.title_project(masked_mean(words.states, words.mask)))
-        picture = l2_normalize(self.image_project(masked_mean(patches.states, patches.mask)))
         visual, visual_vector = None, None
         if tokens.visual is not None:
             visual = Tokens(self.title_to_fusion(tokens.visual.states), tokens.visual.mask)
             visual_vector = l2_normalize(self.title_project(masked_mean(tokens.visual.states, tokens.visual.mask)))
-        inputs = FusionInputs(
+        return FusionInputs(
             words=Tokens(self.title_to_fusion(words.states), words.mask),
             patches=Tokens(self.image_to_fusion(patches.states), patches.mask),
             visual=visual,
-            title=title,
-            image=picture,
+            title=l2_normalize(self.title_project(masked_mean(words.states, words.mask))),
+            image=l2_normalize(self.image_project(masked_mean(patches.states, patches.mask))),
             visual_vector=visual_vector,
             present=jnp.stack([title_present, image_present], axis=1),
         )
-        fused, weights = self.fusion(inputs, key)
-        return ProductVectors(title=title, image=picture, product=l2_normalize(fused), weights=weights)
 
     def __call__(self, batch: Mapping[str, Array], key: PRNGKeyArray | None = None) -> Outputs:
         """All vectors of a batch of (query, product) examples, as data/batches.py lays it out."""

@@ -13,7 +13,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     """Prints a line per figure and a column per system, then the words of a few products.
 
     Args:
-      report: what `explain` gives.
+      report: what `picture_words` gives.
       console: where to print; standard output when None.
     """
     console = console or Console()

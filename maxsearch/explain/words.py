@@ -7,43 +7,26 @@ space of queries and products, without the aligner.
 n products, P patches, K keywords.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import comb
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import Stemmer
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
-from maxsearch.config import Config
-from maxsearch.data.keywords import Lexicon, may_be_keyword, words_of
+from maxsearch.data.keywords import may_be_keyword, words_of
 from maxsearch.data.records import Product
-from maxsearch.data.synthetic import patch_alignment
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.explain.model import PatchEncoder
+from maxsearch.explain.pointing import ALIGNER, RAW, PointingGame, point
 
 SCHEMA_VERSION = 1
 BATCH = 128
 SHOWN = 8
-ALIGNER, RAW, PRIOR, CHANCE = "aligner", "raw cosine", "most frequent", "chance"
-
-
-@runtime_checkable
-class PatchEncoder(Protocol):
-    """What is explained: a model that compares the patches of pictures with words."""
-
-    config: Config
-    lexicon: Lexicon | None
-    fingerprint: str
-
-    def patch_words(
-        self, products: Sequence[Product]
-    ) -> tuple[Float32[np.ndarray, "n P K"], Float32[np.ndarray, "n P K"], Bool[np.ndarray, "n P"]]:
-        """The aligner's cosines, the raw ones, and which patches are of a picture."""
-        ...
+PRIOR, CHANCE = "most frequent", "chance"
 
 
 @dataclass
@@ -53,17 +36,15 @@ class Pictured:
     Attributes:
       products: without their pictures' bytes.
       scores: by system, of each keyword.
-      hits: by system, whether a title word's best patch lies on what it names, over all words of all products.
-      inside: for each of those words, which patches do.
+      game: whether title words' best patches lie on what they name.
     """
 
     products: list[Product] = field(default_factory=list)
     scores: dict[str, Float[np.ndarray, "n K"]] = field(default_factory=dict)
-    hits: dict[str, list[bool]] = field(default_factory=lambda: {ALIGNER: [], RAW: []})
-    inside: list[Bool[np.ndarray, " P"]] = field(default_factory=list)
+    game: PointingGame = field(default_factory=PointingGame)
 
 
-def explain(
+def picture_words(
     encoder: PatchEncoder,
     products: Iterable[Product],
     attributes: Sequence[str],
@@ -100,7 +81,7 @@ def explain(
     seen = look(encoder, products, alignments or {})
     if not seen.products:
         raise MaxsearchError("no product has a picture, so there is nothing to explain: give a catalogue with pictures")
-    if alignments is not None and not seen.inside:
+    if alignments is not None and not seen.game:
         raise UsageError("--alignments names no word of these products: give the file that was drawn with them")
     words = lexicon.words[: next(iter(seen.scores.values())).shape[1]]
     named = {name: naming(words, seen.products, name, synonyms or {}) for name in attributes}
@@ -112,7 +93,7 @@ def explain(
         "vocabulary": len(words),
         "attributes": {name: of_attribute(seen.scores, truth) for name, truth in named.items()},
         "together": together(seen.scores, np.any(list(named.values()), axis=0)) if named else {},
-        "pointing": pointing(seen),
+        "pointing": pointing(seen.game),
         "examples": [
             {"product_id": product.product_id, "title": product.title, "words": [words[place] for place in row]}
             for product, row in zip(seen.products, best, strict=False)
@@ -121,7 +102,7 @@ def explain(
 
 
 def look(encoder: PatchEncoder, products: Iterable[Product], alignments: Mapping[str, dict[str, Any]]) -> Pictured:
-    """Reads every product that has a picture; see `explain`."""
+    """Reads every product that has a picture; see `picture_words`."""
     seen = Pictured()
     parts: dict[str, list[np.ndarray]] = {ALIGNER: [], RAW: []}
     pictured = (product for product in products if product.images)
@@ -131,41 +112,20 @@ def look(encoder: PatchEncoder, products: Iterable[Product], alignments: Mapping
             parts[name].append(np.where(valid[..., None], cosines, -np.inf).max(axis=1))
         for row, product in enumerate(chunk):
             if product.product_id in alignments:
-                point(encoder, alignments[product.product_id], {ALIGNER: aligned[row], RAW: raw[row]}, seen)
+                point(encoder, alignments[product.product_id], {ALIGNER: aligned[row], RAW: raw[row]}, seen.game)
         seen.products += chunk
     seen.scores = {name: np.concatenate(rows) for name, rows in parts.items() if rows}
     return seen
 
 
-def point(
-    encoder: PatchEncoder, record: dict[str, Any], cosines: Mapping[str, Float[np.ndarray, "P K"]], seen: Pictured
-) -> None:
-    """Plays the pointing game (Zhang et al. 2018) with one product's title words, and adds the results to `seen`."""
-    image, lexicon = encoder.config.model.image, encoder.lexicon
-    assert lexicon is not None
-    if image.size[0] != image.size[1]:
-        raise UsageError(f"--alignments are of square pictures and the model reads {image.size}: leave the flag out")
-    for word, grid in patch_alignment(record, image.size[0], image.patch).items():
-        places = lexicon.ids(word)
-        K = next(iter(cosines.values())).shape[1]
-        if len(places) != 1 or places[0] >= K:
-            continue
-        inside = grid.ravel()
-        for name, values in cosines.items():
-            values = values[: len(inside)]
-            # Some patches are near every word; only what a patch says of this one more than of others points.
-            seen.hits[name].append(bool(inside[(values[:, places[0]] - values.mean(axis=1)).argmax()]))
-        seen.inside.append(inside)
-
-
-def pointing(seen: Pictured) -> dict[str, float | int]:
+def pointing(game: PointingGame) -> dict[str, float | int]:
     """The shares of right points by system, and how many words they are of; empty where no word has a place."""
-    if not seen.inside:
+    if not game:
         return {}
-    inside = np.stack(seen.inside)
-    figures = {name: float(np.mean(hits)) for name, hits in seen.hits.items()}
-    figures |= {PRIOR: float(inside.mean(axis=0).max()), CHANCE: float(inside.mean())}
-    return {**figures, "words": len(inside)}
+    figures = game.figures()
+    shares = {name: one["pointing"] for name, one in figures.items()}
+    same = figures[ALIGNER]
+    return {**shares, PRIOR: same["best fixed"], CHANCE: same["chance"], "words": same["words"]}
 
 
 def naming(
@@ -248,26 +208,3 @@ def drawn(right: np.ndarray, words: int, k: int) -> float:
     """The same for k different words drawn evenly, of which `right` are right."""
     k = min(k, words)
     return float(np.mean([1 - comb(words - int(count), k) / comb(words, k) for count in right]))
-
-
-def read_alignments(path: Path) -> dict[str, dict[str, Any]]:
-    """The lines of alignments.jsonl by product_id.
-
-    Raises:
-      MaxsearchError: the file cannot be read, or a line is none of `write_catalogue`.
-    """
-    records = {}
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                record = json.loads(line)
-                if not {"product_id", "image_edge", "title_words"} <= record.keys():
-                    raise MaxsearchError(
-                        f"line {number} of {path} is no alignment: give alignments.jsonl of a synthetic catalogue"
-                    )
-                records[record["product_id"]] = record
-    except (OSError, ValueError, AttributeError) as error:
-        raise MaxsearchError(
-            f"the alignments {path} cannot be read ({error}): give alignments.jsonl of a synthetic catalogue"
-        ) from None
-    return records

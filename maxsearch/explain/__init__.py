@@ -1,0 +1,1 @@
+"""Why a product has its score: shares of title and picture, and maps of each word over the picture."""
