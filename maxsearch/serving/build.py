@@ -118,7 +118,9 @@ class EmbeddingJob:
             raise MaxsearchError(
                 "the model gives a query a vector that is not finite: use a model from an earlier training step"
             )
-        return write_index(draft, embedded.tables(), joined, probes, encoder.fingerprint, options)
+        return write_index(
+            draft, embedded.tables(), joined, probes, encoder.fingerprint, options, pictures=embedded.pictures()
+        )
 
 
 def embed_share(

@@ -21,9 +21,10 @@ from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import write_bytes
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.items import SCHEMA, items_table
+from maxsearch.serving.pictures import packed
 
 PART = 4096
-VECTOR = "vector"
+VECTOR, PICTURES = "vector", "pictures"
 DIGEST = b"digest"
 
 
@@ -59,6 +60,11 @@ class Embedded:
         """The items of each part."""
         for part in self.parts:
             yield _read(part).select(SCHEMA.names).cast(SCHEMA)
+
+    def pictures(self) -> Iterator[bytes]:
+        """The packed pictures of each product."""
+        for part in self.parts:
+            yield from (row.as_py() for row in _read(part).column(PICTURES))
 
     def vectors(self) -> Iterator[Float32[np.ndarray, "n D"]]:
         """The vectors of each part."""
@@ -163,7 +169,9 @@ def _embed(encoder: EmbeddingModel, products: list[Product], batch_size: int, fi
 def _write(part: Path, products: list[Product], vectors: Float32[np.ndarray, "n D"], digest: bytes) -> None:
     values = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel())
     column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
-    table = items_table(products).append_column(VECTOR, column).replace_schema_metadata({DIGEST: digest})
+    pictures = pa.array([packed(product.images) for product in products], pa.large_binary())
+    table = items_table(products).append_column(VECTOR, column).append_column(PICTURES, pictures)
+    table = table.replace_schema_metadata({DIGEST: digest})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -1,19 +1,24 @@
 """An index folder: the items of a catalogue, their vectors, and how to search them; made whole, then never changed."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.manifest import FolderKind, read_manifest, write_manifest
+from maxsearch.serving.filters.columns import ATTRIBUTES, VARIANT, Columns
+from maxsearch.serving.filters.kinds import Kind
+from maxsearch.serving.hybrid.lexical import BuiltLexical, build_lexical, open_lexical
 from maxsearch.serving.items import Items, write_items
 from maxsearch.serving.nearest import Nearest
+from maxsearch.serving.pictures import Pictures, write_pictures
 from maxsearch.serving.recall import fitted, measured
 from maxsearch.serving.scann_index import (
     MIN_ITEMS,
@@ -27,6 +32,7 @@ from maxsearch.serving.vectors import CODES, VECTORS, StoredVectors, store_vecto
 
 ITEMS = "items.parquet"
 PROBES = "probes.npy"
+LEXICAL = "lexical"
 SCANN = "scann"
 
 KINDS = ("auto", "exact", "scann")
@@ -36,10 +42,20 @@ EXACT_BELOW = 20_000
 INDEX = FolderKind(
     name="maxsearch-index",
     what="index",
-    schema_version=2,
+    schema_version=3,
     remedy="build it with `maxsearch index build`",
-    required=(VECTORS, ITEMS, PROBES),
-    fields={"model_fingerprint": str, "count": int, "dim": int, "vectors": dict, "recall": dict, "index": dict},
+    required=(VECTORS, ITEMS, PROBES, ATTRIBUTES),
+    fields={
+        "model_fingerprint": str,
+        "count": int,
+        "dim": int,
+        "vectors": dict,
+        "recall": dict,
+        "index": dict,
+        "schema": dict,
+        "pictures": bool,
+        "lexical": bool,
+    },
 )
 
 
@@ -52,6 +68,9 @@ class IndexOptions:
       vectors: what they are kept as: `float32`, `bfloat16` or `int8`.
       target_recall: the recall against exact search of the same vectors that a ScaNN search is made to reach.
       min_recall: recall at 10 against exact search of float32 vectors, below which there is no index; None to take any.
+      schema: the types of attributes; those of the others are told from their values.
+      pictures: whether the products' pictures are kept.
+      lexical: whether the products' words are indexed, for hybrid search.
 
     Raises:
       UsageError: a value that is none of these, or ScaNN asked for where it is not installed.
@@ -61,6 +80,9 @@ class IndexOptions:
     vectors: str = "float32"
     target_recall: float = 0.99
     min_recall: float | None = None
+    schema: Mapping[str, Kind] = field(default_factory=dict)
+    pictures: bool = True
+    lexical: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -78,13 +100,20 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class LoadedIndex:
-    """An opened index: items by row, their vectors (mapped from the file, decoded when asked for), and the search."""
+    """An opened index: items by row, their vectors (mapped from the file, decoded when asked for), and the search.
+
+    Attributes and words come typed and indexed for filters and hybrid search; pictures and words only where the index
+    keeps them.
+    """
 
     folder: Path
     manifest: dict[str, Any]
     items: Items
     vectors: StoredVectors
     nearest: Nearest
+    columns: Columns
+    pictures: Pictures | None
+    lexical: BuiltLexical | None
 
     @cached_property
     def ids(self) -> list[str]:
@@ -106,7 +135,13 @@ class LoadedIndex:
         """What it was built with, for the next one of its kind."""
         described = self.manifest["index"]
         return IndexOptions(
-            described["asked"], self.manifest["vectors"]["kind"], described["target_recall"], described["min_recall"]
+            described["asked"],
+            self.manifest["vectors"]["kind"],
+            described["target_recall"],
+            described["min_recall"],
+            {name: Kind(kind) for name, kind in self.manifest["schema"].items()},
+            self.manifest["pictures"],
+            self.manifest["lexical"],
         )
 
     def probes(self) -> Float32[np.ndarray, "P D"]:
@@ -134,6 +169,8 @@ def write_index(
     probes: Float32[np.ndarray, "P D"],
     fingerprint: str,
     options: IndexOptions,
+    *,
+    pictures: Iterable[bytes] | None = None,
 ) -> dict[str, Any]:
     """Writes an index into an empty folder, measures it, and ends with its manifest.
 
@@ -145,17 +182,26 @@ def write_index(
       probes: queries to measure recall with.
       fingerprint: of the model that the vectors are of.
       options: how to make it.
+      pictures: packed pictures of the same items, where they are known.
 
     Returns:
       The manifest.
 
     Raises:
-      UsageError: too few products for ScaNN.
+      UsageError: too few products for ScaNN, or a schema that names an attribute no product has.
       MaxsearchError: the recall is below what the options ask for.
     """
     np.save(draft / PROBES, probes)
     count, dim = write_items(draft / ITEMS, tables), probes.shape[1]
     kind = _choose_kind(options.kind, count)
+    columns = Columns.of_items(draft / ITEMS, options.schema)
+    columns.write(draft / ATTRIBUTES)
+    if options.lexical:
+        build_lexical(documents(draft / ITEMS), draft / LEXICAL)
+    keeps_pictures = options.pictures and pictures is not None
+    if keeps_pictures:
+        assert pictures is not None
+        write_pictures(draft, pictures)
     keep = options.vectors == "float32"
     # Float32 vectors move into the draft, so what is measured against is read from where they then are.
     stored = store_vectors(source, draft, options.vectors)
@@ -187,6 +233,9 @@ def write_index(
         "vectors": described,
         "recall": {**recall, "queries": len(probes)},
         "index": index,
+        "schema": {name: kind.value for name, kind in columns.kinds.items() if name != VARIANT},
+        "pictures": keeps_pictures,
+        "lexical": options.lexical,
     }
     return write_manifest(draft, INDEX, fields)
 
@@ -211,6 +260,7 @@ def open_index(folder: Path, *, checksums: bool = True) -> LoadedIndex:
     try:
         vectors = StoredVectors.read(folder, kind)
         items = Items.read(folder / ITEMS)
+        pictures = Pictures(folder) if manifest["pictures"] else None
     except (ValueError, pa.ArrowException) as error:
         raise MaxsearchError(
             f"the index {folder} cannot be read ({str(error).splitlines()[0]}): {INDEX.remedy}"
@@ -221,7 +271,28 @@ def open_index(folder: Path, *, checksums: bool = True) -> LoadedIndex:
             f"the index {folder} holds vectors {vectors.shape} and {len(items)} items "
             f"where its manifest says {shape}: {INDEX.remedy}"
         )
-    return LoadedIndex(folder, manifest, items, vectors, _open_nearest(folder, manifest["index"], vectors))
+    return LoadedIndex(
+        folder,
+        manifest,
+        items,
+        vectors,
+        _open_nearest(folder, manifest["index"], vectors),
+        Columns.read(folder / ATTRIBUTES),
+        pictures,
+        open_lexical(folder / LEXICAL, checksums=False) if manifest["lexical"] else None,
+    )
+
+
+def documents(items: Path) -> Iterator[str]:
+    """What the words of each item are read from: its title and further texts."""
+    for batch in pq.ParquetFile(items).iter_batches(columns=["title", "texts"]):
+        for title, texts in zip(batch.column("title"), batch.column("texts"), strict=True):
+            yield document(title.as_py(), texts.as_py())
+
+
+def document(title: str, texts: Iterable[str]) -> str:
+    """What the words of an item are read from."""
+    return " ".join(filter(None, (title, *texts)))
 
 
 def _choose_kind(kind: str, count: int) -> str:

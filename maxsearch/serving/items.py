@@ -15,18 +15,20 @@ SCHEMA = pa.schema(
         pa.field("title", pa.string(), nullable=False),
         pa.field("variant", pa.string(), nullable=False),
         pa.field("attributes", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("texts", pa.list_(pa.string()), nullable=False),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Item:
-    """A product without its image."""
+    """A product without its pictures."""
 
     product_id: str
     title: str
     variant: str
     attributes: dict[str, str]
+    texts: tuple[str, ...] = ()
 
 
 def items_table(products: Iterable[Product | Item]) -> pa.Table:
@@ -37,6 +39,7 @@ def items_table(products: Iterable[Product | Item]) -> pa.Table:
             "title": product.title,
             "variant": product.variant,
             "attributes": sorted(product.attributes.items()),
+            "texts": list(product.texts),
         }
         for product in products
     ]
@@ -81,7 +84,9 @@ class Items:
     def take(self, rows: Sequence[int]) -> list[Item]:
         """The items at the given rows, in that order."""
         found = self.table.take(pa.array(rows, type=pa.int64())).to_pylist()
-        return [Item(**{**item, "attributes": dict(item["attributes"])}) for item in found]
+        return [
+            Item(**{**item, "attributes": dict(item["attributes"]), "texts": tuple(item["texts"])}) for item in found
+        ]
 
     def ids(self) -> list[str]:
         """All product ids, by row."""

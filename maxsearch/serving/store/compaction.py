@@ -1,6 +1,7 @@
 """A snapshot of a store as a new index, without embedding anything again."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from maxsearch.errors import MaxsearchError
 from maxsearch.serving.index import write_index
 from maxsearch.serving.items import items_table
+from maxsearch.serving.pictures import packed
 from maxsearch.serving.scann_index import MIN_ITEMS
 from maxsearch.serving.store.snapshot import Snapshot
 from maxsearch.serving.vectors import VectorWriter
@@ -39,7 +41,18 @@ def compacted(snapshot: Snapshot, draft: Path, joined: Path) -> dict[str, Any]:
             writer.extend(block[alive[start : start + len(block)]])
         writer.extend(delta.vectors[fresh])
     tables = [index.items.table.filter(alive), items_table(delta.item(row) for row in fresh)]
+    kept = index.pictures
+    pictures = None if kept is None else (kept.row(row) for row in np.flatnonzero(alive).tolist())
+    late = (packed(delta.images(row)) for row in fresh)
     options = index.options
     if len(snapshot) < MIN_ITEMS and options.kind == "scann":
         options = replace(options, kind="auto")
-    return write_index(draft, tables, joined, index.probes(), index.model_fingerprint, options)
+    return write_index(
+        draft,
+        tables,
+        joined,
+        index.probes(),
+        index.model_fingerprint,
+        options,
+        pictures=None if pictures is None else chain(pictures, late),
+    )

@@ -20,6 +20,7 @@ class _Heap:
 
     vectors: Float32[np.ndarray, "capacity D"]
     items: list[Item] = field(default_factory=list)
+    images: list[tuple[bytes, ...]] = field(default_factory=list)
 
     def extend(self, upserts: tuple[Upsert, ...]) -> None:
         """Appends products."""
@@ -31,6 +32,7 @@ class _Heap:
         for row, one in enumerate(upserts, used):
             self.vectors[row] = one.vector
         self.items.extend(one.item for one in upserts)
+        self.images.extend(one.images for one in upserts)
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,15 @@ class Delta:
         """A product put in, by its row in `vectors`."""
         return self._heap.items[row]
 
+    def images(self, row: int) -> tuple[bytes, ...]:
+        """Its pictures."""
+        return self._heap.images[row]
+
     def after(self, write: Write, index: LoadedIndex) -> "Delta":
         """The delta with one more write. Not to be called by two threads at once."""
         heap, count = self._heap, len(self.vectors)
         if len(heap.items) != count:  # another delta went on from here
-            heap = _Heap(self.vectors.copy(), heap.items[:count])
+            heap = _Heap(self.vectors.copy(), heap.items[:count], heap.images[:count])
         heap.extend(write.upserts)
         live = np.concatenate([self.live, np.ones(len(write.upserts), bool)])
         dead, rows = self.dead.copy(), dict(self.rows)

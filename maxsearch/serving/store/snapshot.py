@@ -65,6 +65,13 @@ class Snapshot:
         base = iter(self.index.items.take([row for row in rows if row < count]))
         return [next(base) if row < count else self.delta.item(row - count) for row in rows]
 
+    def images(self, row: int) -> tuple[bytes, ...]:
+        """The pictures of the product at a row; none where the index keeps none."""
+        count = len(self.index.items)
+        if row >= count:
+            return self.delta.images(row - count)
+        return () if self.index.pictures is None else self.index.pictures.of(row)
+
     def vectors(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
         """The vectors at the given rows, in that order."""
         count = len(self.index.items)

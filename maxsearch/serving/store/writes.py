@@ -19,10 +19,12 @@ class Upsert:
     Attributes:
       item: what results show of it.
       vector: its unit vector.
+      images: its pictures.
     """
 
     item: Item
     vector: Float32[np.ndarray, " D"]
+    images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Write:
                 one.item.title,
                 one.item.variant,
                 one.item.attributes,
+                one.item.texts,
                 one.vector.astype("<f4").tobytes(),
+                one.images,
             ]
             for one in self.upserts
         ]
@@ -61,12 +65,11 @@ class Write:
     def unpack(cls, record: bytes) -> "Write":
         """Reverses `pack`."""
         sequence, time, model, upserts, deletes = msgpack.unpackb(record)
-        read = tuple(Upsert(Item(*item), np.frombuffer(vector, np.float32)) for *item, vector in upserts)
+        read = tuple(
+            Upsert(Item(*item, tuple(texts)), np.frombuffer(vector, np.float32), tuple(images))
+            for *item, texts, vector, images in upserts
+        )
         return cls(sequence, time, model, read, tuple(deletes))
-
-
-def _packed(item: Item, vector: bytes) -> list[object]:
-    return [item.product_id, item.title, item.variant, item.attributes, vector]
 
 
 def require_upserts(upserts: Sequence[Upsert], dim: int) -> None:
@@ -111,8 +114,8 @@ def net(writes: Iterable[Write]) -> list[Write]:
 
 
 def upserts_of(batch: EncodedBatch) -> list[Upsert]:
-    """Embedded products as what is put into a store; their images are left out."""
+    """Embedded products as what is put into a store."""
     return [
-        Upsert(Item(one.product_id, one.title, one.variant, one.attributes), vector)
+        Upsert(Item(one.product_id, one.title, one.variant, one.attributes, one.texts), vector, one.images)
         for one, vector in zip(batch.products, batch.p, strict=True)
     ]
