@@ -1,7 +1,7 @@
 """Filtered searches over made-up clustered vectors: masks, exact scans and over-fetching; JSON lines.
 
-python benchmarks/filters.py --folder FOLDER --rows 100000
-python benchmarks/filters.py --folder FOLDER --rows 1000000
+OPENBLAS_NUM_THREADS=1 python benchmarks/filters.py --folder FOLDER --rows 100000
+OPENBLAS_NUM_THREADS=1 python benchmarks/filters.py --folder FOLDER --rows 1000000
 
 The vectors and their ScaNN index are made when FOLDER holds none of that size, and kept (1.3 GB for a million).
 "ways" are measured for one query at a time in one thread, as medians: "scan" reads the rows that the filter keeps,
