@@ -4,9 +4,9 @@ Letters: Q queries, N items, D vector size, K results.
 """
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
-from maxsearch.serving.nearest import Nearest, Rows, Scores
+from maxsearch.serving.nearest import Nearest, Scores
 from maxsearch.serving.scann_index import Effort, ScannNearest
 from maxsearch.serving.vectors import StoredVectors
 
@@ -17,7 +17,11 @@ REORDERED = (100, 300, 1000, 3000)
 
 
 def recall_of(
-    rows: Rows, queries: Float32[np.ndarray, "Q D"], vectors: StoredVectors, truth: Scores, tolerance: float = 1e-5
+    rows: Int64[np.ndarray, "Q R"],
+    queries: Float32[np.ndarray, "Q D"],
+    vectors: StoredVectors,
+    truth: Scores,
+    tolerance: float = 1e-5,
 ) -> float:
     """Share of the true top K that was found, judged by the true scores of what was found.
 

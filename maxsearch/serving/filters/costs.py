@@ -62,19 +62,22 @@ def measure(
       vectors: the segment's vectors.
       nearest: the search over them.
       query: any unit vector like those that will be searched for.
-      repeats: measurements of each; the median counts.
+      repeats: measurements of each; the least counts: other work on the machine only ever adds.
     """
     total = len(vectors)
     rng = np.random.default_rng(0)
-    few, many = (np.sort(rng.choice(total, min(n, total), replace=False)) for n in SCANNED)
-    scan, scan_row = _line(
-        (len(few), _median(lambda: vectors.take(few) @ query, repeats)),
-        (len(many), _median(lambda: vectors.take(many) @ query, repeats)),
-    )
-    span = min(SCANNED[1], total)
-    block_row = _median(lambda: vectors.span(0, span) @ query, repeats) / span
-    asked = [min(n, total) for n in FETCHED]
-    times = [_median(partial(nearest.search, query[None], n), repeats) for n in asked]
+
+    def gather(count: int) -> float:
+        # Other rows each time: those of the time before are in the processor's cache.
+        samples = iter([np.sort(rng.integers(total, size=count)) for _ in range(repeats + 1)])
+        return _least(lambda: vectors.take(next(samples)) @ query, repeats)
+
+    few, many = (min(count, total) for count in SCANNED)
+    scan, scan_row = _line((few, gather(few)), (many, gather(many)))
+    starts = iter(rng.integers(total - many + 1, size=repeats + 1).tolist())
+    block_row = _least(lambda: vectors.span(start := next(starts), start + many) @ query, repeats) / many
+    asked = [min(count, total) for count in FETCHED]
+    times = [_least(partial(nearest.search, query[None], count), repeats) for count in asked]
     fetch, fetch_row = _line((asked[0], times[0]), (asked[1], times[1]))
     return Costs(scan, scan_row, block_row, fetch, fetch_row)
 
@@ -87,11 +90,11 @@ def _line(first: tuple[int, float], second: tuple[int, float]) -> tuple[float, f
     return max(first[1] - slope * first[0], 0.0), slope
 
 
-def _median(work: Callable[[], object], repeats: int) -> float:
+def _least(work: Callable[[], object], repeats: int) -> float:
     work()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e6
+    return min(times) * 1e6

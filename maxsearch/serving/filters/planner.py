@@ -11,7 +11,7 @@ Letters: N rows, D vector size, n results.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,12 +137,35 @@ class Plan:
 
     def dense(self, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """Inner products of any rows with the query, as a ranking has them."""
-        places = locate(self.segments, rows)
         scores = np.zeros(len(rows))
-        for number, segment in enumerate(self.segments):
-            mine = places[:, 0] == number
-            scores[mine] = own_scores(segment.vectors, places[mine, 1], self.query)
+        for number, (mine, own) in self._of_segments(rows):
+            scores[mine] = own_scores(self.segments[number].vectors, own, self.query)
         return scores
+
+    def vectors(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
+        """The vectors of any rows."""
+        found = np.zeros((len(rows), len(self.query)), np.float32)
+        for number, (mine, own) in self._of_segments(rows):
+            found[mine] = self.segments[number].vectors.take(own)
+        return found
+
+    def boosted(self, rows: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """What the boosts make of these rows' scores."""
+        raised = scores.copy()
+        for number, (mine, own) in self._of_segments(rows):
+            boosted = self.boosts[number]
+            if boosted is not None:
+                raised[mine] = boosted.apply(own, scores[mine])
+        return raised
+
+    def _of_segments(
+        self, rows: Int64[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]]]:
+        """Per segment that has some of the rows: its number, which of them, and their numbers there."""
+        places = locate(self.segments, rows)
+        for number in np.unique(places[:, 0]).tolist():
+            mine = np.flatnonzero(places[:, 0] == number)
+            yield number, (mine, places[mine, 1])
 
     def kept(self, row: int) -> bool:
         """Whether the filter keeps this row and it is alive."""

@@ -1,0 +1,1 @@
+"""Searching by meaning and by words together."""
