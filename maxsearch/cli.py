@@ -29,6 +29,7 @@ from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
 from maxsearch.commands.search import Search
+from maxsearch.commands.serve import Serve
 from maxsearch.commands.train import Train
 from maxsearch.commands.words import Words
 from maxsearch.config import Config
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Any] = {
     "export": Export,
     "index": Index,
     "search": Search,
+    "serve": Serve,
 }
 OF_PRESETS = ("train", "plan")
 

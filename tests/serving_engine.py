@@ -8,7 +8,7 @@ import numpy as np
 
 from maxsearch.data.records import Product
 from maxsearch.errors import UsageError
-from maxsearch.serving.engine import Answer, Field, Found, NotFoundError, QueryInput, Wanted
+from maxsearch.serving.shop.answer import Answer, Field, Found, NotFoundError, QueryInput, Wanted
 from tests.serving_fakes import CATALOGUE, FakeEncoder, unit
 
 

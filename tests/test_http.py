@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.serving.engine import Engine
+from maxsearch.serving.shop.answer import Engine
 from maxsearch.serving.http.app import create_app
 from maxsearch.serving.http.batching import MicroBatcher
 from maxsearch.serving.http.guard import Buckets

@@ -38,6 +38,12 @@ class Build:
     """What vectors are kept as; the manifest says what that loses."""
     target_recall: float = 0.99
     """Recall that a ScaNN search is made to reach, against exact search of the same vectors."""
+    schema: Annotated[str, arg(metavar="ATTRIBUTE:TYPE,...")] = ""
+    """Types of attributes for filters, price:float,in_stock:bool; the others are told from values."""
+    pictures: bool = True
+    """Keep the products' pictures, for the search page, re-ranking and explanations."""
+    lexical: bool = True
+    """Index the products' words, for hybrid search."""
     min_recall: OptionalRecall = None
     """Recall at 10 against exact search of float32 vectors below which nothing is written."""
     queries: OptionalPath = None
@@ -57,6 +63,7 @@ class Build:
         from maxsearch.serving.build import build_index, embed_share, work_folder
         from maxsearch.serving.catalogue import catalogue
         from maxsearch.serving.embedding import Share
+        from maxsearch.serving.filters.kinds import parse_schema
         from maxsearch.serving.index import IndexOptions, open_index
         from maxsearch.serving.store.generations import StoreFolder
         from maxsearch.serving.store.publish import PARTS, build_generation
@@ -66,7 +73,15 @@ class Build:
         if self.as_of is not None and self.store is None:
             raise UsageError("--as-of speaks of the writes to a store: give --store, or leave --as-of out")
         as_of = time_of(self.as_of)
-        options = IndexOptions(self.kind, self.vectors, self.target_recall, self.min_recall)
+        options = IndexOptions(
+            self.kind,
+            self.vectors,
+            self.target_recall,
+            self.min_recall,
+            parse_schema(self.schema),
+            self.pictures,
+            self.lexical,
+        )
         share = None if self.share is None else Share.parse(self.share)
         encoder = Encoder.from_model(self.model)
         products = catalogue(

@@ -40,3 +40,25 @@ class Serve:
     """How often a new generation is looked for."""
     drain_seconds: float = 20.0
     """How long answers that have begun may take after SIGTERM."""
+
+    def run(self) -> None:
+        from maxsearch.encode import Encoder
+        from maxsearch.serving.http.keys import Keys
+        from maxsearch.serving.http.server import require_keys, serve
+        from maxsearch.serving.shop.engine import StoreEngine
+
+        options = ServeOptions(
+            self.host,
+            self.port,
+            self.limits,
+            self.max_batch,
+            self.max_wait_ms,
+            self.cache,
+            self.refresh_seconds,
+            self.drain_seconds,
+            self.allowed_hosts,
+        )
+        keys = Keys.read(self.keys, dict(os.environ))
+        require_keys(options, keys)
+        engine = StoreEngine.open(self.store, Encoder.from_model(self.model), max_batch=self.max_batch)
+        serve(engine, options, keys, announce=lambda address: print(f"serving {self.store} on {address}", flush=True))

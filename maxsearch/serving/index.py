@@ -16,6 +16,7 @@ from maxsearch.manifest import FolderKind, read_manifest, write_manifest
 from maxsearch.serving.filters.columns import ATTRIBUTES, VARIANT, Columns
 from maxsearch.serving.filters.kinds import Kind
 from maxsearch.serving.hybrid.lexical import BuiltLexical, build_lexical, open_lexical
+from maxsearch.serving.hybrid.words import document
 from maxsearch.serving.items import Items, write_items
 from maxsearch.serving.nearest import Nearest
 from maxsearch.serving.pictures import Pictures, write_pictures
@@ -42,7 +43,7 @@ EXACT_BELOW = 20_000
 INDEX = FolderKind(
     name="maxsearch-index",
     what="index",
-    schema_version=3,
+    schema_version=2,
     remedy="build it with `maxsearch index build`",
     required=(VECTORS, ITEMS, PROBES, ATTRIBUTES),
     fields={
@@ -287,12 +288,7 @@ def documents(items: Path) -> Iterator[str]:
     """What the words of each item are read from: its title and further texts."""
     for batch in pq.ParquetFile(items).iter_batches(columns=["title", "texts"]):
         for title, texts in zip(batch.column("title"), batch.column("texts"), strict=True):
-            yield document(title.as_py(), texts.as_py())
-
-
-def document(title: str, texts: Iterable[str]) -> str:
-    """What the words of an item are read from."""
-    return " ".join(filter(None, (title, *texts)))
+            yield document(title.as_py(), texts.as_py(), {}, ())
 
 
 def _choose_kind(kind: str, count: int) -> str:

@@ -17,6 +17,10 @@ MOST_CHARACTERS = 400
 REMEDY = "ask for the first page again, without a cursor"
 
 
+class GoneCursorError(UsageError):
+    """The generation that a cursor belongs to is not searched any more."""
+
+
 @dataclass(frozen=True)
 class Cursor:
     """The end of a page.
@@ -59,7 +63,8 @@ def decode_cursor(token: str, *, generation: str, request: str, where: str = "cu
       where: its name in messages.
 
     Raises:
-      UsageError: it is none of ours, belongs to another request, or its generation is gone.
+      UsageError: it is none of ours, or belongs to another request.
+      GoneCursorError: its generation is gone.
     """
     cursor = _read(token)
     if cursor is None:
@@ -67,7 +72,7 @@ def decode_cursor(token: str, *, generation: str, request: str, where: str = "cu
     if cursor.request != request:
         raise UsageError(f"{where}: it belongs to another query, filter or option: send that one again, or {REMEDY}")
     if cursor.generation != generation:
-        raise UsageError(
+        raise GoneCursorError(
             f"{where}: it belongs to index generation {cursor.generation!r}, which is gone "
             f"(now {generation!r}): {REMEDY}"
         )

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 
 from maxsearch import __version__
 from maxsearch.errors import MaxsearchError
-from maxsearch.serving.engine import Engine
 from maxsearch.serving.http.guard import SCHEMES, SECURITY, Gate, Guard, hosts_of
 from maxsearch.serving.http.health_routes import health_routes
 from maxsearch.serving.http.keys import Keys
@@ -24,6 +23,7 @@ from maxsearch.serving.http.product_routes import product_routes
 from maxsearch.serving.http.refusal import invalid, refused, response
 from maxsearch.serving.http.search_routes import search_routes
 from maxsearch.serving.http.state import State
+from maxsearch.serving.shop.answer import Engine
 
 LOG = logging.getLogger("maxsearch.serve")
 OPEN = ("/livez", "/readyz")

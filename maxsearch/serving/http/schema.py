@@ -84,14 +84,6 @@ def decoded(image: str) -> bytes:
         raise ValueError("the image is no base64: send the file's bytes in base64, without a data: prefix") from None
 
 
-class Boost(Strict):
-    """Products of a filter score higher, or lower."""
-
-    filter: Tree
-    factor: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
-    add: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 0.0
-
-
 class Pin(Strict):
     """A product that stands at a rank, if it passes the filter."""
 
@@ -134,9 +126,11 @@ class SearchRequest(Strict):
     k: Annotated[int, Field(ge=1)] = 10
     cursor: Annotated[Text, Field(max_length=4096)] | None = Field(None, description="Of the page before this one.")
     filter: Tree | None = None
-    facets: Annotated[list[Identifier], Field(max_length=20)] = []
+    facets: Annotated[
+        list[Identifier | Tree], Field(max_length=20, description="Attributes to count the values of.")
+    ] = []
     collapse: bool = Field(False, description="Only the best product of each group of variants.")
-    boosts: Annotated[list[Boost], Field(max_length=20)] = []
+    boosts: Annotated[list[Tree], Field(max_length=20, description="A filter with factor or add, or a field.")] = []
     pins: Annotated[list[Pin], Field(max_length=20)] = []
     hybrid: Hybrid | None = None
     refine: bool = Field(False, description="Refine the query's vector by what the words find.")

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from maxsearch.errors import UsageError
-from maxsearch.serving.engine import Answer, NotFoundError
 from maxsearch.serving.http.guard import Gate
 from maxsearch.serving.http.refusal import Refusal, printable
 from maxsearch.serving.http.schema import (
@@ -28,6 +27,7 @@ from maxsearch.serving.http.schema import (
     documented,
 )
 from maxsearch.serving.http.state import State
+from maxsearch.serving.shop.answer import Answer, NotFoundError
 
 IMAGE_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp"}
 

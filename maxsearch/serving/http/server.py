@@ -8,10 +8,10 @@ from collections.abc import Callable
 import uvicorn
 
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.serving.engine import Engine
 from maxsearch.serving.http.app import create_app
 from maxsearch.serving.http.keys import Keys
 from maxsearch.serving.http.options import ServeOptions
+from maxsearch.serving.shop.answer import Engine
 
 
 class Server(uvicorn.Server):

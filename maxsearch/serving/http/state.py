@@ -10,13 +10,14 @@ from jaxtyping import Float32
 from maxsearch.data.images import fit_image
 from maxsearch.data.table_formats import BadRecord
 from maxsearch.errors import UsageError
-from maxsearch.serving.engine import Answer, Boost, Engine, GoneError, Hybrid, NotFoundError, QueryInput, Wanted
+from maxsearch.serving.filters.cursors import GoneCursorError
 from maxsearch.serving.http.batching import MicroBatcher
 from maxsearch.serving.http.metrics import Metrics
 from maxsearch.serving.http.options import ServeOptions
 from maxsearch.serving.http.query_cache import QueryCache
 from maxsearch.serving.http.refusal import Refusal
 from maxsearch.serving.http.schema import SearchRequest, decoded
+from maxsearch.serving.shop.answer import Answer, Engine, Hybrid, NotFoundError, QueryInput, Wanted
 
 QUERY_IMAGE_EDGE = 1024
 
@@ -102,10 +103,10 @@ class State:
         encoded = time.perf_counter()
         try:
             answer = await anyio.to_thread.run_sync(self.engine.search, vector, wanted_of(request))
+        except GoneCursorError as error:
+            raise Refusal(410, str(error), where="body.cursor") from None
         except UsageError as error:
             raise Refusal(422, str(error), where="body") from None
-        except GoneError as error:
-            raise Refusal(410, str(error), where="body.cursor") from None
         done = time.perf_counter()
         self.metrics.parts.labels("encode").observe(encoded - started)
         self.metrics.parts.labels("rank").observe(done - encoded)
@@ -136,7 +137,7 @@ def wanted_of(request: SearchRequest) -> Wanted:
         filter=request.filter,
         facets=request.facets,
         collapse=request.collapse,
-        boosts=[Boost(one.filter, one.factor, one.add) for one in request.boosts],
+        boosts=request.boosts,
         pins={one.product_id: one.rank for one in request.pins},
         without=frozenset(() if request.product_id is None else (request.product_id,)),
         hybrid=None if request.hybrid is None else Hybrid(**request.hybrid.model_dump()),

@@ -72,6 +72,13 @@ class Snapshot:
             return self.delta.images(row - count)
         return () if self.index.pictures is None else self.index.pictures.of(row)
 
+    def pictured(self, row: int) -> bool:
+        """Whether the product at a row has a picture here."""
+        count = len(self.index.items)
+        if row >= count:
+            return bool(self.delta.images(row - count))
+        return self.index.pictures is not None and self.index.pictures.has(row)
+
     def vectors(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
         """The vectors at the given rows, in that order."""
         count = len(self.index.items)

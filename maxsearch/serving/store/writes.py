@@ -66,8 +66,12 @@ class Write:
         """Reverses `pack`."""
         sequence, time, model, upserts, deletes = msgpack.unpackb(record)
         read = tuple(
-            Upsert(Item(*item, tuple(texts)), np.frombuffer(vector, np.float32), tuple(images))
-            for *item, texts, vector, images in upserts
+            Upsert(
+                Item(product_id, title, variant, attributes, tuple(texts)),
+                np.frombuffer(vector, np.float32),
+                tuple(images),
+            )
+            for product_id, title, variant, attributes, texts, vector, images in upserts
         )
         return cls(sequence, time, model, read, tuple(deletes))
 

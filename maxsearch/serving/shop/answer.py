@@ -27,15 +27,6 @@ class QueryInput:
 
 
 @dataclass(frozen=True)
-class Boost:
-    """Scores of the products of a filter become factor * score + add."""
-
-    filter: Mapping[str, Any]
-    factor: float = 1.0
-    add: float = 0.0
-
-
-@dataclass(frozen=True)
 class Hybrid:
     """How the ranking by vectors and the one by words are put together: `rrf` or `weights`."""
 
@@ -53,9 +44,9 @@ class Wanted:
       text: the query's words, for the legs that read them; empty when there are none.
       cursor: of the page before; None for the first.
       filter: a filter tree as JSON values; None lets everything pass.
-      facets: attributes whose values are counted.
+      facets: attributes whose values are counted, as `parse_facets` reads them.
       collapse: whether only the best product of each group of variants is shown.
-      boosts: see `Boost`.
+      boosts: what raises and lowers products, as `parse_boosts` reads it.
       pins: rank from 1 by product id.
       without: product ids that must not be found, such as the one that "more like this" starts from.
       hybrid: None ranks by vectors alone.
@@ -67,9 +58,9 @@ class Wanted:
     text: str = ""
     cursor: str | None = None
     filter: Mapping[str, Any] | None = None
-    facets: Sequence[str] = ()
+    facets: Sequence[Any] = ()
     collapse: bool = False
-    boosts: Sequence[Boost] = ()
+    boosts: Sequence[Any] = ()
     pins: Mapping[str, int] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
     hybrid: Hybrid | None = None
@@ -134,10 +125,6 @@ class NotFoundError(Exception):
     """No such product."""
 
 
-class GoneError(Exception):
-    """The generation that a cursor belongs to is not served any more."""
-
-
 @runtime_checkable
 class Engine(Protocol):
     """Answers searches and takes changes; every method may be called from several threads.
@@ -187,7 +174,7 @@ class Engine(Protocol):
 
         Raises:
           UsageError: a filter, facet, boost or cursor cannot be used.
-          GoneError: the cursor is of a generation that is not served any more.
+          GoneCursorError: the cursor is of a generation that is not served any more.
         """
         ...
 
