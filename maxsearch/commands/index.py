@@ -78,7 +78,7 @@ class Build:
             self.vectors,
             self.target_recall,
             self.min_recall,
-            parse_schema(self.schema),
+            parse_schema(self.schema) if self.schema else {},
             self.pictures,
             self.lexical,
         )

@@ -7,6 +7,12 @@ const state = { image: null, like: null, chosen: new Map(), facets: [], cursor: 
 // Dark to bright also in grey, so that a map can be read without seeing colours: the ends and middle of "cividis".
 const STOPS = [[0, 34, 78], [63, 81, 108], [124, 123, 120], [187, 173, 106], [254, 232, 56]];
 
+const KINDS = [
+  ["What of the picture counts, by word:", (map) => map.kind === "occlusion"],
+  ["Where the aligner sees your words:", (map) => map.kind === "aligner" && map.asked],
+  ["What else the aligner sees:", (map) => map.kind === "aligner" && !map.asked],
+];
+
 function element(name, fields = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(fields)) {
@@ -209,10 +215,12 @@ function seen(hit, explanation) {
     pen.fillStyle = colour(x / 63);
     pen.fillRect(x, 0, 1, 1);
   }
+  const groups = KINDS.map(([title, belongs]) => {
+    const mine = chips.filter((chip, place) => belongs(explanation.maps[place]));
+    return mine.length ? [element("p", { className: "soft" }, title), element("div", { className: "chips" }, ...mine)] : [];
+  });
   return element("div", {}, element("div", { className: "seen" }, image, canvas),
-    element("div", { className: "scale" }, "least", scale, "most"),
-    element("p", { className: "soft" }, "Where the picture fits each word:"),
-    element("div", { className: "chips" }, ...chips));
+    element("div", { className: "scale" }, "least", scale, "most"), ...groups.flat());
 }
 
 function colour(share) {
