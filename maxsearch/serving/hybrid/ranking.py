@@ -12,19 +12,17 @@ from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.pages import Page
 from maxsearch.serving.filters.planner import Plan
 from maxsearch.serving.hybrid.fuse import RRF_K, order, reciprocal_ranks, weighted
 from maxsearch.serving.hybrid.lexical import LexicalLeg, best_by_words
+from maxsearch.serving.hybrid.match import Match
 from maxsearch.serving.hybrid.records import HybridHit, Legs
 from maxsearch.serving.hybrid.refine import RefineSettings, refine
 from maxsearch.serving.hybrid.tune import Candidates
-
-Match = Callable[[Int64[np.ndarray, " n"]], Float32[np.ndarray, " n"]]
-"""The matching head's scores of rows with the query."""
 
 
 class Fusion(StrEnum):
