@@ -1,6 +1,6 @@
 """The best products among those that a filter keeps: a scan of those rows, or over-fetching from the index.
 
-Over-fetching asks the index for k / selectivity results and some more, drops what the filter excludes, and asks for
+Over-fetching asks the index for as many results as should hold k of the filter's, drops what the filter excludes, and asks for
 more until k are left; when the next request would cost more than reading the filter's rows, those are read. So a search
 ends with k products or with all there are. Which way is cheaper is measured (`costs`).
 
@@ -24,8 +24,8 @@ from maxsearch.serving.filters.segments import Segment, locate, offsets
 from maxsearch.serving.filters.tree import Node
 from maxsearch.serving.filters.vector_table import VectorTable
 
-HEADROOM = 1.2
-"""How many more results are asked for than the filter's selectivity says."""
+HEADROOM = 2.0
+"""How many more are hoped for than k, in standard deviations of their number: few requests then fall short."""
 ESCALATION = 4
 BLOCK = 8192
 """Rows that a scan reads at a time."""
@@ -188,7 +188,8 @@ def _search(
         return _Part(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), exact=True)
     error = ROUNDING * len(query) * float(np.linalg.norm(query))
     asked = 0
-    fetch = math.ceil(HEADROOM * k * total / count) + k
+    hoped = k + HEADROOM * math.sqrt(k)
+    fetch = math.ceil(hoped * total / count)
     while costs is not None and fetch < total and costs.fetching(fetch) < costs.scanning(count, total):
         found, reached = (x[0] for x in segment.nearest.search(query[None], fetch))
         asked += fetch
@@ -204,7 +205,7 @@ def _search(
             fetch *= ESCALATION
         else:
             # What was seen of the filter near this query says more than its share of the whole catalogue.
-            fetch = max(ESCALATION * fetch, math.ceil(HEADROOM * k * fetch / max(len(rows), 1)))
+            fetch = max(ESCALATION * fetch, math.ceil(hoped * fetch / max(len(rows), 1)))
     rows = _scan(segment.vectors, selection, boosted, query, k, error)
     return _Part(*_best(segment.vectors, rows, boosted, query, k), exact=True, scanned=count, fetched=asked)
 
