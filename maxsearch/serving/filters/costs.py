@@ -2,7 +2,10 @@
 
 A scan reads the rows that the filter keeps, or all rows in order where it keeps most; over-fetching asks the index for
 more results than are wanted and drops those that the filter excludes. Costs are straight lines through two
-measurements each; they only have to be right about which way is cheaper.
+measurements each; they only have to be right about which way is cheaper. An index that was tuned for its first hundred
+results may find far fewer of the true next thousands, so it is also measured how deep it can be asked.
+
+Letters: Q queries, N rows, D vector size.
 """
 
 import time
@@ -19,6 +22,12 @@ from maxsearch.serving.nearest import Nearest
 SCANNED = (256, 16_384)
 FETCHED = (100, 3_000)
 REPEATS = 7
+DEPTHS = (100, 400, 1600, 6400)
+DEEP_RECALL = 0.97
+SPAN = 65_536
+"""Rows whose exact scores are computed at a time."""
+TIE = 1e-5
+"""Scores that differ by less count as equal: equal vectors can stand for one another."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Costs:
       block_row: of each row that is read in order with all others.
       fetch: of any search of the index.
       fetch_row: of each result that is asked for.
+      depth: the most results that the index may be asked for, so that what it misses stays little.
     """
 
     scan: float
@@ -38,6 +48,7 @@ class Costs:
     block_row: float
     fetch: float
     fetch_row: float
+    depth: int
 
     def scanning(self, count: int, total: int) -> float:
         """Reading `count` of `total` rows."""
@@ -57,16 +68,17 @@ def in_order(count: int, total: int) -> bool:
 
 
 def measure(
-    vectors: VectorTable, nearest: Nearest, query: Float32[np.ndarray, " D"], *, repeats: int = REPEATS
+    vectors: VectorTable, nearest: Nearest, queries: Float32[np.ndarray, "Q D"], *, repeats: int = REPEATS
 ) -> Costs:
-    """Measures an index; takes some hundred milliseconds.
+    """Measures an index; takes about a second for a million vectors and 20 queries.
 
     Args:
-      vectors: the segment's vectors.
+      vectors: the segment's vectors, at least one.
       nearest: the search over them.
-      query: any unit vector like those that will be searched for.
+      queries: some unit vectors like those that will be searched for, at least one.
       repeats: measurements of each; the least counts: other work on the machine only ever adds.
     """
+    query = queries[0]
     total = len(vectors)
     rng = np.random.default_rng(0)
 
@@ -82,7 +94,25 @@ def measure(
     asked = [min(count, total) for count in FETCHED]
     times = [_least(partial(nearest.search, query[None], count), repeats) for count in asked]
     fetch, fetch_row = _line((asked[0], times[0]), (asked[1], times[1]))
-    return Costs(scan, scan_row, block_row, fetch, fetch_row)
+    return Costs(scan, scan_row, block_row, fetch, fetch_row, trusted_depth(vectors, nearest, queries))
+
+
+def trusted_depth(vectors: VectorTable, nearest: Nearest, queries: Float32[np.ndarray, "Q D"]) -> int:
+    """The most of DEPTHS for which recall is DEEP_RECALL, or about what it is for the first hundred; N if for all."""
+    total = len(vectors)
+    scores = np.concatenate([queries @ vectors.span(at, at + SPAN).T for at in range(0, total, SPAN)], axis=1)
+    trusted, wanted = min(DEPTHS[0], total), DEEP_RECALL
+    for depth in DEPTHS:
+        if depth >= total:
+            return total
+        least = np.partition(scores, -depth, axis=1)[:, -depth, None]
+        found = float((nearest.search(queries, depth)[1] >= least - TIE).sum(axis=1).clip(max=depth).mean()) / depth
+        if depth == DEPTHS[0]:
+            wanted = min(wanted, found - 0.01)
+        if found < wanted:
+            return trusted
+        trusted = depth
+    return total
 
 
 def _line(first: tuple[int, float], second: tuple[int, float]) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """The best products among those that a filter keeps: a scan of those rows, or over-fetching from the index.
 
-Over-fetching asks the index for as many results as should hold k of the filter's, drops what the filter excludes, and asks for
-more until k are left; when the next request would cost more than reading the filter's rows, those are read. So a search
-ends with k products or with all there are. Which way is cheaper is measured (`costs`).
+Over-fetching asks the index for as many results as should hold k that the filter keeps, drops the others, and asks for
+more until k are left; when the next request would cost more than reading the filter's rows, or would be deeper than
+the index can be trusted, those are read. So a search ends with k products or with all there are. Which way is cheaper,
+and how deep is too deep, is measured (`costs`).
 
 However a row was found, its score is computed anew in one way, so that results of all ways compare and come again the
 same: in a page that is asked for later, too.
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from maxsearch.serving.filters.boosts import Boost, Boosted
-from maxsearch.serving.filters.costs import in_order
+from maxsearch.serving.filters.costs import Costs, in_order
 from maxsearch.serving.filters.masks import MaskCache, Selection
 from maxsearch.serving.filters.segments import Segment, locate, offsets
 from maxsearch.serving.filters.tree import Node
@@ -190,7 +191,7 @@ def _search(
     asked = 0
     hoped = k + HEADROOM * math.sqrt(k)
     fetch = math.ceil(hoped * total / count)
-    while costs is not None and fetch < total and costs.fetching(fetch) < costs.scanning(count, total):
+    while costs is not None and fetch < total and _fetches(costs, fetch, count, total):
         found, reached = (x[0] for x in segment.nearest.search(query[None], fetch))
         asked += fetch
         least = float(reached[found >= 0].min(initial=math.inf))
@@ -208,6 +209,10 @@ def _search(
             fetch = max(ESCALATION * fetch, math.ceil(hoped * fetch / max(len(rows), 1)))
     rows = _scan(segment.vectors, selection, boosted, query, k, error)
     return _Part(*_best(segment.vectors, rows, boosted, query, k), exact=True, scanned=count, fetched=asked)
+
+
+def _fetches(costs: Costs, fetch: int, count: int, total: int) -> bool:
+    return fetch <= costs.depth and costs.fetching(fetch) < costs.scanning(count, total)
 
 
 def _scan(
