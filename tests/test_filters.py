@@ -223,6 +223,15 @@ def test_columns_are_read_back_as_they_were(tmp_path: Path, count: int) -> None:
         np.testing.assert_array_equal(matches(node, after), matches(node, before))
 
 
+def test_prepared_columns_make_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = columns(ROWS[:50])
+    found.prepare()
+    for name in ("argsort", "cumsum"):
+        monkeypatch.setattr(np, name, None)
+    for node in (In("tags", ("sale",)), Range("price", 0.0, 9.5), Prefix("category", ("A", "B")), In("stock", (1,))):
+        np.testing.assert_array_equal(matches(node, found), matches(node, COLUMNS)[:50])
+
+
 def test_damaged_columns_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "attributes.arrow"
     columns(ROWS[:5]).write(path)

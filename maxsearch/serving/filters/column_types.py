@@ -145,7 +145,7 @@ class Numbers:
     def order(self) -> Int32[np.ndarray, " n"]:
         """Rows that have a value, by value."""
         rows = np.flatnonzero(self.present).astype(np.int32)
-        return rows[np.argsort(self.values[rows], kind="stable")]
+        return rows[np.argsort(self.values[rows])]
 
     @cached_property
     def ascending(self) -> Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]:
