@@ -235,6 +235,8 @@ def test_an_index_is_not_asked_deeper_than_it_can_be_trusted() -> None:
         costs = replace(CHEAP_FETCH, depth=depth)
         plan = Plan.make([replace(base, costs=costs)], data[7], cache=MaskCache(), keep=keep)
         assert plan.ranking(3).exact is exact
+    plain = Plan.make([replace(base, costs=replace(CHEAP_FETCH, depth=100))], data[7], cache=MaskCache())
+    assert (plain.ranking(200).fetched, plain.ranking(200).scanned) == (229, 0)  # no filter, no limit
 
 
 @needs_scann

@@ -40,7 +40,7 @@ class Costs:
       block_row: of each row that is read in order with all others.
       fetch: of any search of the index.
       fetch_row: of each result that is asked for.
-      depth: the most results that the index may be asked for, so that what it misses stays little.
+      depth: the most results that the index may be asked for on a filter's account, so that it misses little.
     """
 
     scan: float

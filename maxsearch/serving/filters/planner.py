@@ -191,7 +191,9 @@ def _search(
     asked = 0
     hoped = k + HEADROOM * math.sqrt(k)
     fetch = math.ceil(hoped * total / count)
-    while costs is not None and fetch < total and _fetches(costs, fetch, count, total):
+    # Depth is what the filter adds: whoever asks for many results of the whole catalogue gets the index's own.
+    deepest = max(costs.depth, 2 * hoped) if costs else 0
+    while costs and fetch < total and fetch <= deepest and costs.fetching(fetch) < costs.scanning(count, total):
         found, reached = (x[0] for x in segment.nearest.search(query[None], fetch))
         asked += fetch
         least = float(reached[found >= 0].min(initial=math.inf))
@@ -209,10 +211,6 @@ def _search(
             fetch = max(ESCALATION * fetch, math.ceil(hoped * fetch / max(len(rows), 1)))
     rows = _scan(segment.vectors, selection, boosted, query, k, error)
     return _Part(*_best(segment.vectors, rows, boosted, query, k), exact=True, scanned=count, fetched=asked)
-
-
-def _fetches(costs: Costs, fetch: int, count: int, total: int) -> bool:
-    return fetch <= costs.depth and costs.fetching(fetch) < costs.scanning(count, total)
 
 
 def _scan(
