@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from maxsearch.serving.filters.boosts import Boost, Boosted
-from maxsearch.serving.filters.costs import Costs, in_order
+from maxsearch.serving.filters.costs import in_order
 from maxsearch.serving.filters.masks import MaskCache, Selection
 from maxsearch.serving.filters.segments import Segment, locate, offsets
 from maxsearch.serving.filters.tree import Node
