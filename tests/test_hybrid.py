@@ -74,6 +74,8 @@ def test_each_leg_alone_ranks_by_its_own_score(legs: Both) -> None:
     assert lexical.rows.tolist() == ordered({row: score for row, score in words.items() if score > 0})
     np.testing.assert_allclose(lexical.scores, [words[row] for row in lexical.rows.tolist()])
     assert max(lexical.rows) >= COUNT  # what came later is found, too
+    assert lexical.complete
+    assert not hybrid(legs, HybridSettings(Fusion.LEXICAL, candidates=5)).ranking().complete
     for row, score in zip(dense.rows.tolist(), dense.dense.tolist(), strict=True):
         assert score == pytest.approx(meaning[row], abs=1e-6)
         assert dense.legs(row) == Legs(dense=score, lexical=words[row])
@@ -113,6 +115,20 @@ def test_a_leg_that_says_nothing_adds_nothing() -> None:
     assert np.argsort(-mixed).tolist() == [1, 0, 2]
     with pytest.raises(UsageError, match=r"must be from 0 to 1, and is 1.5"):
         weighted(dense, dense, 1.5)
+
+
+def test_meaning_alone_needs_no_index_of_words_and_goes_by_boosts(legs: Both) -> None:
+    boosts = [FilterBoost(In("colour", ("belt",)), add=5.0)]
+    settings = HybridSettings(Fusion.DENSE, candidates=4)
+    plan = hybrid(legs, settings, boosts=boosts)
+    without = replace(plan, legs=())
+    for found in (plan.ranking(), without.ranking()):
+        assert found.rows.tolist() == plan.plan.ranking(4).rows.tolist()
+        assert {ROWS[row]["colour"] for row in found.rows.tolist()} == {"belt"}
+        assert found.exact
+    assert without.ranking().legs(int(without.ranking().rows[0])).lexical is None
+    with pytest.raises(UsageError, match="searching by words needs an index of words"):
+        replace(without, settings=HybridSettings(Fusion.RRF)).ranking()
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
