@@ -136,8 +136,8 @@ class HybridPlan:
         if not self.legs:
             if not self._dense_alone:
                 raise UsageError("searching by words needs an index of words: build one, or search by meaning alone")
-            found = plan.ranking(settings.candidates)
-            return Candidates(found.rows, found.dense, np.full(len(found.rows), np.nan)), [found.rows], found.exact
+            alone = plan.ranking(settings.candidates)
+            return Candidates(alone.rows, alone.dense, np.full(len(alone.rows), np.nan)), [alone.rows], alone.exact
         by_words, _, every = best_by_words(self.legs, plan.selections, self.words, settings.candidates)
         by_meaning, exact = by_words[:0], True
         if settings.fusion is not Fusion.LEXICAL or settings.refine is not None:
