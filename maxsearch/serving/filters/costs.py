@@ -9,9 +9,10 @@ Letters: Q queries, N rows, D vector size.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 
 import numpy as np
 from jaxtyping import Float32
@@ -83,7 +84,7 @@ def measure(
     rng = np.random.default_rng(0)
 
     def gather(count: int) -> float:
-        # Other rows each time: those of the time before are in the processor's cache.
+        # Other rows each time, as other queries below: those of the time before are in the processor's cache.
         samples = iter([np.sort(rng.integers(total, size=count)) for _ in range(repeats + 1)])
         return _least(lambda: vectors.take(next(samples)) @ query, repeats)
 
@@ -92,7 +93,8 @@ def measure(
     starts = iter(rng.integers(total - many + 1, size=repeats + 1).tolist())
     block_row = _least(lambda: vectors.span(start := next(starts), start + many) @ query, repeats) / many
     asked = [min(count, total) for count in FETCHED]
-    times = [_least(partial(nearest.search, query[None], count), repeats) for count in asked]
+    turns = cycle(queries)
+    times = [_least(partial(_ask, nearest, turns, count), repeats) for count in asked]
     fetch, fetch_row = _line((asked[0], times[0]), (asked[1], times[1]))
     return Costs(scan, scan_row, block_row, fetch, fetch_row, trusted_depth(vectors, nearest, queries))
 
@@ -113,6 +115,10 @@ def trusted_depth(vectors: VectorTable, nearest: Nearest, queries: Float32[np.nd
             return trusted
         trusted = depth
     return total
+
+
+def _ask(nearest: Nearest, turns: Iterator[Float32[np.ndarray, " D"]], count: int) -> None:
+    nearest.search(next(turns)[None], count)
 
 
 def _line(first: tuple[int, float], second: tuple[int, float]) -> tuple[float, float]:
