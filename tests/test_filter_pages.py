@@ -80,7 +80,7 @@ def expected_entries(plan: Plan, paging: Paging) -> list[tuple[int, int, bool]]:
     st.booleans(),
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, COUNT + LATE - 1)), max_size=4),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_pages_hold_every_product_once_and_in_order(
     value: Any, query: int, size: int, depth: int, collapse: bool, wanted: list[tuple[int, int]]
 ) -> None:
@@ -217,7 +217,7 @@ FACETS = [
 
 
 @given(st.one_of(st.none(), filters()))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_facets_count_what_the_rest_of_the_filter_keeps(value: Any) -> None:
     node = parse_filter(value, SCHEMA)
     alive = [*BASE.alive.tolist(), *[True] * LATE]  # type: ignore[union-attr]

@@ -63,7 +63,7 @@ def brute_force(value: Any, query: np.ndarray, k: int, bonus: dict[int, float] |
 
 
 @given(st.one_of(st.none(), filters()), st.integers(0, 8), st.integers(1, 40), st.sampled_from([None, CHEAP_FETCH]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_exact_answer_is_what_brute_force_finds(value: Any, query: int, k: int, costs: Costs | None) -> None:
     plan = Plan.make(
         [replace(BASE, costs=costs), DELTA], QUERIES[query], cache=MaskCache(), keep=parse_filter(value, SCHEMA)
@@ -119,7 +119,7 @@ def test_over_fetching_asks_for_more_until_enough_are_left_and_then_scans() -> N
 
 
 @given(filters(), filters(), st.integers(0, 8), st.integers(1, 12), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_boosts_reorder_the_whole_selection(keep: Any, when: Any, query: int, k: int, fetch: bool) -> None:
     node = parse_filter(when, SCHEMA)
     assert node is not None

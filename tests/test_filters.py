@@ -25,7 +25,7 @@ COLUMNS = columns(ROWS)
 
 
 @given(filters())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_filter_keeps_the_rows_for_which_it_is_true(value: dict[str, Any]) -> None:
     node = parse_filter(value, SCHEMA)
     assert node is not None
