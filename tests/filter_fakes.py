@@ -113,8 +113,8 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-CHEAP_FETCH = Costs(scan=1e6, scan_row=1e3, block_row=1e3, fetch=1.0, fetch_row=1e-3)
-CHEAP_SCAN = Costs(scan=0.0, scan_row=1e-3, block_row=1e-3, fetch=1e6, fetch_row=1.0)
+CHEAP_FETCH = Costs(scan=1e6, scan_row=1e3, block_row=1e3, fetch=1.0, fetch_row=1e-3, depth=10**9)
+CHEAP_SCAN = Costs(scan=0.0, scan_row=1e-3, block_row=1e-3, fetch=1e6, fetch_row=1.0, depth=10**9)
 
 
 def columns(rows: list[dict[str, str]], variants: list[str] | None = None) -> Columns:

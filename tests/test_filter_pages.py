@@ -12,7 +12,7 @@ from maxsearch.errors import UsageError
 from maxsearch.serving.filters.cursors import Cursor, decode_cursor, request_digest
 from maxsearch.serving.filters.facets import Facet, FacetCounts, count_facets, parse_facets
 from maxsearch.serving.filters.masks import MaskCache
-from maxsearch.serving.filters.pages import Entry, Page, Paging, Pin, first_page, page
+from maxsearch.serving.filters.pages import Entry, Page, Paging, Pin, first_page, page, parse_pins
 from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.filters.planner import Plan, Ranking
 from maxsearch.serving.filters.segments import Segment
@@ -80,7 +80,7 @@ def expected_entries(plan: Plan, paging: Paging) -> list[tuple[int, int, bool]]:
     st.booleans(),
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, COUNT + LATE - 1)), max_size=4),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_pages_hold_every_product_once_and_in_order(
     value: Any, query: int, size: int, depth: int, collapse: bool, wanted: list[tuple[int, int]]
 ) -> None:
@@ -155,6 +155,27 @@ def test_a_pinned_product_keeps_its_score_where_the_ranking_holds_it() -> None:
     assert all_pages(plan, Paging(3, depth=200, pins=(Pin(2, last),)))[0].entries[1].score == ranking.scores[-1]
 
 
+def test_pins_are_read_or_refused_with_their_place() -> None:
+    plan = plan_of(0, {"eq": {"field": "colour", "value": "red"}})
+    red = next(row for row in range(1, COUNT) if plan.kept(row))
+    other = next(row for row in range(COUNT) if not plan.kept(row))
+    rows = {"a": red, "b": other}
+    value = [{"rank": 3, "product_id": "gone"}, {"rank": 2, "product_id": "a"}, {"rank": 1, "product_id": "b"}]
+    assert parse_pins(value, rows.get, plan.kept) == (Pin(2, red),)
+    assert parse_pins(None, rows.get, plan.kept) == ()
+    for wrong, expected in (
+        ({}, "pins: expected a list of at most 100 pins"),
+        (["a"], r"pins\[0\]: expected an object with rank and product_id"),
+        ([{"rank": 1, "product_id": 7}], r"pins\[0\]: expected an object with rank and product_id"),
+        ([{"rank": 0, "product_id": "a"}], r"pins\[0\]\.rank: expected a whole number from 1 to 10000"),
+        ([{"rank": True, "product_id": "a"}], r"pins\[0\]\.rank: expected a whole number"),
+        ([*value, {"rank": 2, "product_id": "c"}], r"pins\[3\]: its rank or its product is pinned twice"),
+        ([*value, {"rank": 4, "product_id": "a"}], r"pins\[3\]: its rank or its product is pinned twice"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            parse_pins(wrong, rows.get, plan.kept)
+
+
 def test_a_cursor_is_refused_when_it_is_broken_or_belongs_elsewhere() -> None:
     cursor = Cursor("2024-01", request_digest({"q": "shoes", "k": 3}), 100, 10, 1, 0.123456789, 77)
     digest = request_digest({"k": 3, "q": "shoes"})
@@ -196,7 +217,7 @@ FACETS = [
 
 
 @given(st.one_of(st.none(), filters()))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_facets_count_what_the_rest_of_the_filter_keeps(value: Any) -> None:
     node = parse_filter(value, SCHEMA)
     alive = [*BASE.alive.tolist(), *[True] * LATE]  # type: ignore[union-attr]
@@ -258,6 +279,7 @@ def test_facets_are_read_or_refused_with_their_place() -> None:
         (["colours"], r"facets\[0\]\.field: no attribute is called 'colours': did you mean 'colour'"),
         ([{"field": "colour", "limit": 0}], r"facets\[0\]\.limit: expected a whole number from 1 to 1000"),
         ([{"field": "colour", "under": "A"}], r"facets\[0\]\.under: expected a path, of an attribute of type path"),
+        (["price"], r"facets\[0\]: price is of type float, whose values rarely repeat: give edges"),
         ([{"field": "price", "edges": [1]}], r"facets\[0\]\.edges: expected a list of 2 to 100 values"),
         ([{"field": "price", "edges": [2, 1]}], r"facets\[0\]\.edges: expected ascending values"),
         ([{"field": "price", "edges": [1, "x"]}], r"facets\[0\]\.edges\[1\]: expected a number"),

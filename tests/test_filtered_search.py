@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.boosts import FieldBoost, FilterBoost, parse_boosts
 from maxsearch.serving.filters.columns import Columns
-from maxsearch.serving.filters.costs import Costs, in_order, measure
+from maxsearch.serving.filters.costs import Costs, in_order, measure, trusted_depth
 from maxsearch.serving.filters.kinds import Kind
 from maxsearch.serving.filters.masks import MaskCache
 from maxsearch.serving.filters.parse import parse_filter
@@ -20,7 +20,7 @@ from maxsearch.serving.filters.planner import Plan, own_scores
 from maxsearch.serving.filters.segments import Segment, locate
 from maxsearch.serving.filters.tree import In, Range
 from maxsearch.serving.filters.vector_table import ArrayVectors
-from maxsearch.serving.nearest import ExactNearest
+from maxsearch.serving.nearest import ExactNearest, Rows, Scores
 from maxsearch.serving.scann_index import build_scann, open_scann
 from tests.filter_fakes import (
     CHEAP_FETCH,
@@ -63,7 +63,7 @@ def brute_force(value: Any, query: np.ndarray, k: int, bonus: dict[int, float] |
 
 
 @given(st.one_of(st.none(), filters()), st.integers(0, 8), st.integers(1, 40), st.sampled_from([None, CHEAP_FETCH]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_exact_answer_is_what_brute_force_finds(value: Any, query: int, k: int, costs: Costs | None) -> None:
     plan = Plan.make(
         [replace(BASE, costs=costs), DELTA], QUERIES[query], cache=MaskCache(), keep=parse_filter(value, SCHEMA)
@@ -89,21 +89,22 @@ def test_a_scores_bits_do_not_depend_on_what_it_is_computed_with() -> None:
 
 
 def test_over_fetching_asks_for_more_until_enough_are_left_and_then_scans() -> None:
-    """The filter keeps what is farthest from the query."""
-    data, query = vectors(2000, DIM, seed=5), vectors(1, DIM, seed=6)[0]
+    """The filter keeps four of what is nearest to the query, and what is farthest."""
+    data, query = vectors(8000, DIM, seed=5), vectors(1, DIM, seed=6)[0]
     far = np.argsort(data @ query)
-    cells = [{"stock": "0"} for _ in range(2000)]
-    for row in far[:500].tolist():
+    best = [far[-1], far[-2], far[-4], far[-5], *far[199:193:-1]]
+    cells = [{"stock": "0"} for _ in range(8000)]
+    for row in {*best, *far[:200]}:
         cells[row]["stock"] = "1"
     nearest = Forgetful(data)
     base = Segment("g", columns(cells), ArrayVectors(data), nearest, exact=False, costs=CHEAP_FETCH)
     keep, cache = In("stock", (1,)), MaskCache()
     found = Plan.make([base], query, cache=cache, keep=keep).ranking(10)
-    assert nearest.asked == [58, 696]
-    assert found.fetched == 754
-    assert found.scanned == 500
+    assert nearest.asked == [641, 2617]
+    assert found.fetched == 641 + 2617
+    assert found.scanned == 204
     assert found.exact
-    assert found.rows.tolist() == far[499:489:-1].tolist()
+    assert found.rows.tolist() == best
 
     nearest.asked.clear()
     scanning = replace(base, costs=CHEAP_SCAN)
@@ -118,7 +119,7 @@ def test_over_fetching_asks_for_more_until_enough_are_left_and_then_scans() -> N
 
 
 @given(filters(), filters(), st.integers(0, 8), st.integers(1, 12), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_boosts_reorder_the_whole_selection(keep: Any, when: Any, query: int, k: int, fetch: bool) -> None:
     node = parse_filter(when, SCHEMA)
     assert node is not None
@@ -197,15 +198,45 @@ def test_rows_are_numbered_over_the_segments() -> None:
 
 def test_costs_are_measured_and_say_what_is_cheaper() -> None:
     data = vectors(3000, DIM, seed=0)
-    costs = measure(ArrayVectors(data), ExactNearest(data), data[0], repeats=1)
+    costs = measure(ArrayVectors(data), ExactNearest(data), data[:3], repeats=1)
     assert min(costs.scan, costs.scan_row, costs.block_row, costs.fetch, costs.fetch_row) >= 0
     assert costs.block_row > 0
     assert costs.scan_row + costs.scan > 0
     assert costs.fetching(100) > 0
-    assert not in_order(1000, 3000)
-    assert in_order(1001, 3000)
-    line = Costs(scan=10.0, scan_row=2.0, block_row=1.0, fetch=5.0, fetch_row=3.0)
+    assert costs.depth == 3000
+    assert not in_order(600, 3000)
+    assert in_order(601, 3000)
+    line = Costs(scan=10.0, scan_row=2.0, block_row=1.0, fetch=5.0, fetch_row=3.0, depth=100)
     assert (line.scanning(100, 3000), line.scanning(2000, 3000), line.fetching(4)) == (210, 3010, 17)
+
+
+class Shallow:
+    """Finds the first 500 and nothing else."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self._exact = ExactNearest(data)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[Rows, Scores]:
+        rows, scores = self._exact.search(queries, k)
+        rows[:, 500:], scores[:, 500:] = -1, -np.inf
+        return rows, scores
+
+
+def test_an_index_is_not_asked_deeper_than_it_can_be_trusted() -> None:
+    data = vectors(8000, DIM, seed=0)
+    table = ArrayVectors(data)
+    assert trusted_depth(table, ExactNearest(data), data[:5]) == 8000
+    assert trusted_depth(table, Shallow(data), data[:5]) == 400
+    assert trusted_depth(table, Forgetful(data), data[:5]) == 8000  # no worse than for the first hundred
+    assert trusted_depth(ArrayVectors(data[:50]), ExactNearest(data[:50]), data[:5]) == 50
+    base = Segment("g", columns([{"stock": str(i % 50)} for i in range(8000)]), table, Shallow(data), exact=False)
+    keep = In("stock", (1,))
+    for depth, exact in ((300, True), (400, False)):  # 324 would be asked for
+        costs = replace(CHEAP_FETCH, depth=depth)
+        plan = Plan.make([replace(base, costs=costs)], data[7], cache=MaskCache(), keep=keep)
+        assert plan.ranking(3).exact is exact
+    plain = Plan.make([replace(base, costs=replace(CHEAP_FETCH, depth=100))], data[7], cache=MaskCache())
+    assert (plain.ranking(200).fetched, plain.ranking(200).scanned) == (229, 0)  # no filter, no limit
 
 
 @needs_scann
@@ -227,7 +258,7 @@ def test_recall_is_kept_at_every_selectivity(tmp_path: Any) -> None:
     ]
     typed: Columns = columns(cells)
     table, cache, ways = ArrayVectors(data), MaskCache(), set()
-    for costs in (measure(table, scann, queries[0]), CHEAP_FETCH):
+    for costs in (measure(table, scann, data[:20]), CHEAP_FETCH):
         base = Segment("g", typed, table, scann, exact=False, costs=costs)
         for share in (0.5, 0.1, 0.01, 0.001, 0.0001):
             for keep in (Range("price", None, share * count - 1.0), Range("stock", None, int(200 * share))):

@@ -25,7 +25,7 @@ COLUMNS = columns(ROWS)
 
 
 @given(filters())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_filter_keeps_the_rows_for_which_it_is_true(value: dict[str, Any]) -> None:
     node = parse_filter(value, SCHEMA)
     assert node is not None
@@ -221,6 +221,15 @@ def test_columns_are_read_back_as_they_were(tmp_path: Path, count: int) -> None:
         np.testing.assert_array_equal(after[name].known(), before[name].known())
     for node in (In("tags", ("sale",)), Range("seen", None, 10**18), Prefix("category", ("A", "B"))):
         np.testing.assert_array_equal(matches(node, after), matches(node, before))
+
+
+def test_prepared_columns_make_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = columns(ROWS[:50])
+    found.prepare()
+    for name in ("argsort", "cumsum"):
+        monkeypatch.setattr(np, name, None)
+    for node in (In("tags", ("sale",)), Range("price", 0.0, 9.5), Prefix("category", ("A", "B")), In("stock", (1,))):
+        np.testing.assert_array_equal(matches(node, found), matches(node, COLUMNS)[:50])
 
 
 def test_damaged_columns_are_refused(tmp_path: Path) -> None:

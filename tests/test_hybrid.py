@@ -1,6 +1,7 @@
 """Words and meaning in one ranking: fusion, tuning, refinement, re-ranking, and what is said of each result."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maxsearch.data.records import Product
 from maxsearch.errors import UsageError
 from maxsearch.evaluation.metrics import Relevance
 from maxsearch.serving.filters.boosts import FilterBoost
@@ -18,6 +20,7 @@ from maxsearch.serving.filters.planner import Plan
 from maxsearch.serving.filters.tree import In, Node
 from maxsearch.serving.hybrid.fuse import reciprocal_ranks, scaled, weighted
 from maxsearch.serving.hybrid.lexical import BuiltLexical, LateLexical, build_lexical, open_lexical
+from maxsearch.serving.hybrid.match import matching
 from maxsearch.serving.hybrid.ranking import Fusion, HybridPlan, HybridRanking, HybridSettings, hits
 from maxsearch.serving.hybrid.records import Legs
 from maxsearch.serving.hybrid.refine import RefineSettings, divergence, refine, softmax
@@ -71,6 +74,8 @@ def test_each_leg_alone_ranks_by_its_own_score(legs: Both) -> None:
     assert lexical.rows.tolist() == ordered({row: score for row, score in words.items() if score > 0})
     np.testing.assert_allclose(lexical.scores, [words[row] for row in lexical.rows.tolist()])
     assert max(lexical.rows) >= COUNT  # what came later is found, too
+    assert lexical.complete
+    assert not hybrid(legs, HybridSettings(Fusion.LEXICAL, candidates=5)).ranking().complete
     for row, score in zip(dense.rows.tolist(), dense.dense.tolist(), strict=True):
         assert score == pytest.approx(meaning[row], abs=1e-6)
         assert dense.legs(row) == Legs(dense=score, lexical=words[row])
@@ -110,6 +115,20 @@ def test_a_leg_that_says_nothing_adds_nothing() -> None:
     assert np.argsort(-mixed).tolist() == [1, 0, 2]
     with pytest.raises(UsageError, match=r"must be from 0 to 1, and is 1.5"):
         weighted(dense, dense, 1.5)
+
+
+def test_meaning_alone_needs_no_index_of_words_and_goes_by_boosts(legs: Both) -> None:
+    boosts = [FilterBoost(In("colour", ("belt",)), add=5.0)]
+    settings = HybridSettings(Fusion.DENSE, candidates=4)
+    plan = hybrid(legs, settings, boosts=boosts)
+    without = replace(plan, legs=())
+    for found in (plan.ranking(), without.ranking()):
+        assert found.rows.tolist() == plan.plan.ranking(4).rows.tolist()
+        assert {ROWS[row]["colour"] for row in found.rows.tolist()} == {"belt"}
+        assert found.exact
+    assert without.ranking().legs(int(without.ranking().rows[0])).lexical is None
+    with pytest.raises(UsageError, match="searching by words needs an index of words"):
+        replace(without, settings=HybridSettings(Fusion.RRF)).ranking()
 
 
 @pytest.mark.parametrize("fusion", list(Fusion))
@@ -163,6 +182,20 @@ def test_the_matching_head_orders_the_first_ranks_and_pages_stay_whole(legs: Bot
         hybrid(legs, settings).ranking()
 
 
+def test_the_matching_head_is_asked_about_one_query_and_the_first_products(legs: Both) -> None:
+    class Head:
+        def match(self, queries: Sequence[str], products: Sequence[Product], pairs: np.ndarray) -> np.ndarray:
+            assert list(queries) == ["red shoes"]
+            assert pairs.tolist() == [[0, i] for i in range(len(products))]
+            return np.array([float(product.product_id) for product in products], np.float32)
+
+    scorer = matching(Head(), "red shoes", lambda rows: [Product(str(row), TITLES[row]) for row in rows])
+    found = hybrid(legs, HybridSettings(Fusion.DENSE, rerank=5), matching=scorer).ranking()
+    first = found.rows[:5].tolist()
+    assert first == sorted(first, reverse=True)
+    assert [found.legs(row).match for row in first] == first
+
+
 def test_a_result_says_what_each_leg_said(legs: Both) -> None:
     plan = hybrid(legs, HybridSettings(Fusion.WEIGHTED, candidates=5, refine=RefineSettings()))
     ranking: HybridRanking = plan.ranking()
@@ -185,7 +218,7 @@ def test_refining_moves_the_query_towards_the_guide() -> None:
     candidates, query = vectors(30, DIM, seed=1), vectors(1, DIM, seed=2)[0]
     guide = np.zeros(30)
     guide[[4, 9]] = [3.0, 6.0]
-    settings = RefineSettings(steps=30, rate=0.02)
+    settings = RefineSettings(steps=30, rate=0.02, share=0.5)
     told = softmax(guide / 6 / settings.guide_temperature)
     mixture = 0.5 * softmax(candidates.astype(float) @ query / settings.temperature) + 0.5 * told
     gaps = [

@@ -145,7 +145,7 @@ class Numbers:
     def order(self) -> Int32[np.ndarray, " n"]:
         """Rows that have a value, by value."""
         rows = np.flatnonzero(self.present).astype(np.int32)
-        return rows[np.argsort(self.values[rows], kind="stable")]
+        return rows[np.argsort(self.values[rows])]
 
     @cached_property
     def ascending(self) -> Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]:
@@ -222,11 +222,16 @@ class Lists:
         """Places in `rows` by code."""
         return Postings.of(self.codes, len(self.values))
 
-    def known(self) -> Mask:
-        """Rows with at least one value."""
+    @cached_property
+    def present(self) -> Mask:
+        """Whether a row has a value."""
         mask = np.zeros(self.length, bool)
         mask[self.rows] = True
         return mask
+
+    def known(self) -> Mask:
+        """Rows with at least one value."""
+        return self.present
 
     def any_of(self, values: tuple[Stored, ...]) -> Mask:
         """Rows that have one of these values among theirs."""

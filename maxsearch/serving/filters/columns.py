@@ -19,7 +19,7 @@ from jaxtyping import Int32, Int64
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import write_bytes
-from maxsearch.serving.filters.column_types import MISSING, Coded, Column, column_of
+from maxsearch.serving.filters.column_types import MISSING, Coded, Column, Numbers, column_of
 from maxsearch.serving.filters.kinds import Kind, infer_kind, path_of, read_cell
 
 ATTRIBUTES = "attributes.arrow"
@@ -62,6 +62,15 @@ class Columns:
     @cached_property
     def _columns(self) -> dict[str, Column]:
         return {name: column_of(kind, _one(self.table.column(name))) for name, kind in self.kinds.items()}
+
+    def prepare(self) -> None:
+        """Makes the lists that conditions look rows up in, which the first filters would have to wait for."""
+        for name in self.kinds:
+            column = self[name]
+            _ = column.ascending if isinstance(column, Numbers) else (column.postings, column.code_of)
+            if column.kind is Kind.PATH:
+                assert isinstance(column, Coded)
+                _ = column.paths
 
     def variants(self, rows: Int64[np.ndarray, " n"]) -> list[str]:
         """The variant group of each row; empty where it has none."""

@@ -33,7 +33,7 @@ class Facet:
       limit: values to return, those with the highest counts.
       under: for a category path: the path whose children are counted; empty for the topmost categories.
       edges: for numbers and dates, ascending: values are counted in [edges[0], edges[1]) and so on; empty counts each
-        value by itself.
+        value by itself, which `parse_facets` lets whole numbers and dates only.
     """
 
     field: str
@@ -84,6 +84,8 @@ def _facet(value: Any, kinds: Mapping[str, Kind], where: str) -> Facet:
         raise UsageError(f"{where}.under: expected a path, of an attribute of type path")
     if not isinstance(edges, list) or len(edges) > MOST_EDGES or (edges and not (kind.ordered and len(edges) > 1)):
         raise UsageError(f"{where}.edges: expected a list of 2 to {MOST_EDGES} values of a number or date")
+    if not edges and kind in (Kind.FLOAT, Kind.TIME):
+        raise UsageError(f"{where}: {field} is of type {kind}, whose values rarely repeat: give edges to count between")
     ends: list[int | float] = []
     for i, edge in enumerate(edges):
         try:

@@ -8,11 +8,12 @@ ranking says it is approximate. The same cursor gives the same page as long as t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from maxsearch.errors import UsageError
 from maxsearch.serving.filters.column_types import Coded
 from maxsearch.serving.filters.columns import VARIANT
 from maxsearch.serving.filters.cursors import Cursor
@@ -22,6 +23,7 @@ from maxsearch.serving.filters.segments import Segment, variants
 DEPTH = 100
 """Rows that a ranking is made for at least: an index searches about as long for a few as for this many."""
 DEEPEST = 10_000
+MOST_PINS = 100
 
 
 @runtime_checkable
@@ -162,6 +164,40 @@ def page(
     more = bool(left or remaining)
     cut = not (more or ranking.complete)
     return Page(entries, following if more else None, ranking.exact, cut), ranking
+
+
+def parse_pins(
+    value: Any, find: Callable[[str], int | None], kept: Callable[[int], bool], *, where: str = "pins"
+) -> tuple[Pin, ...]:
+    """Reads a list of {"rank", "product_id"}; null means none.
+
+    Args:
+      value: decoded JSON.
+      find: gives a product's row; None where there is no such product.
+      kept: whether the filter keeps a row (`Plan.kept`).
+      where: its name in messages.
+
+    Returns:
+      the pins in the order of their ranks, without those of products that are gone or that the filter drops.
+
+    Raises:
+      UsageError: it is malformed, or a rank or a product comes twice; the message begins with the place.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MOST_PINS:
+        raise UsageError(f"{where}: expected a list of at most {MOST_PINS} pins")
+    wanted: dict[int, str] = {}
+    for i, pin in enumerate(value):
+        if not isinstance(pin, dict) or set(pin) != {"rank", "product_id"} or not isinstance(pin["product_id"], str):
+            raise UsageError(f"{where}[{i}]: expected an object with rank and product_id")
+        if type(pin["rank"]) is not int or not 1 <= pin["rank"] <= DEEPEST:
+            raise UsageError(f"{where}[{i}].rank: expected a whole number from 1 to {DEEPEST}")
+        if pin["rank"] in wanted or pin["product_id"] in wanted.values():
+            raise UsageError(f"{where}[{i}]: its rank or its product is pinned twice: pin each once")
+        wanted[pin["rank"]] = pin["product_id"]
+    found = [(rank, find(product)) for rank, product in sorted(wanted.items())]
+    return tuple(Pin(rank, row) for rank, row in found if row is not None and kept(row))
 
 
 def first_page(generation: str, request: str) -> Cursor:

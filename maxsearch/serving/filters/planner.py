@@ -1,8 +1,9 @@
 """The best products among those that a filter keeps: a scan of those rows, or over-fetching from the index.
 
-Over-fetching asks the index for k / selectivity results and some more, drops what the filter excludes, and asks for
-more until k are left; when the next request would cost more than reading the filter's rows, those are read. So a search
-ends with k products or with all there are. Which way is cheaper is measured (`costs`).
+Over-fetching asks the index for as many results as should hold k that the filter keeps, drops the others, and asks for
+more until k are left; when the next request would cost more than reading the filter's rows, or would be deeper than
+the index can be trusted, those are read. So a search ends with k products or with all there are. Which way is cheaper,
+and how deep is too deep, is measured (`costs`).
 
 However a row was found, its score is computed anew in one way, so that results of all ways compare and come again the
 same: in a page that is asked for later, too.
@@ -24,8 +25,8 @@ from maxsearch.serving.filters.segments import Segment, locate, offsets
 from maxsearch.serving.filters.tree import Node
 from maxsearch.serving.filters.vector_table import VectorTable
 
-HEADROOM = 1.2
-"""How many more results are asked for than the filter's selectivity says."""
+HEADROOM = 2.0
+"""How many more are hoped for than k, in standard deviations of their number: few requests then fall short."""
 ESCALATION = 4
 BLOCK = 8192
 """Rows that a scan reads at a time."""
@@ -188,8 +189,11 @@ def _search(
         return _Part(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), exact=True)
     error = ROUNDING * len(query) * float(np.linalg.norm(query))
     asked = 0
-    fetch = math.ceil(HEADROOM * k * total / count) + k
-    while costs is not None and fetch < total and costs.fetching(fetch) < costs.scanning(count, total):
+    hoped = k + HEADROOM * math.sqrt(k)
+    fetch = math.ceil(hoped * total / count)
+    # Depth is what the filter adds: whoever asks for many results of the whole catalogue gets the index's own.
+    deepest = max(costs.depth, 2 * hoped) if costs else 0
+    while costs and fetch < total and fetch <= deepest and costs.fetching(fetch) < costs.scanning(count, total):
         found, reached = (x[0] for x in segment.nearest.search(query[None], fetch))
         asked += fetch
         least = float(reached[found >= 0].min(initial=math.inf))
@@ -204,7 +208,7 @@ def _search(
             fetch *= ESCALATION
         else:
             # What was seen of the filter near this query says more than its share of the whole catalogue.
-            fetch = max(ESCALATION * fetch, math.ceil(HEADROOM * k * fetch / max(len(rows), 1)))
+            fetch = max(ESCALATION * fetch, math.ceil(hoped * fetch / max(len(rows), 1)))
     rows = _scan(segment.vectors, selection, boosted, query, k, error)
     return _Part(*_best(segment.vectors, rows, boosted, query, k), exact=True, scanned=count, fetched=asked)
 

@@ -12,19 +12,17 @@ from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.pages import Page
 from maxsearch.serving.filters.planner import Plan
 from maxsearch.serving.hybrid.fuse import RRF_K, order, reciprocal_ranks, weighted
 from maxsearch.serving.hybrid.lexical import LexicalLeg, best_by_words
+from maxsearch.serving.hybrid.match import Match
 from maxsearch.serving.hybrid.records import HybridHit, Legs
 from maxsearch.serving.hybrid.refine import RefineSettings, refine
 from maxsearch.serving.hybrid.tune import Candidates
-
-Match = Callable[[Int64[np.ndarray, " n"]], Float32[np.ndarray, " n"]]
-"""The matching head's scores of rows with the query."""
 
 
 class Fusion(StrEnum):
@@ -106,7 +104,7 @@ class HybridPlan:
 
     Attributes:
       plan: the dense leg, with filter and boosts; the boosts act on the fused score.
-      legs: the lexical leg of each segment.
+      legs: the lexical leg of each segment; none where products are searched by meaning alone.
       words: of the query, as `Words.of` gives them.
       settings: how to rank.
       matching: the matching head; needed to re-rank.
@@ -127,16 +125,27 @@ class HybridPlan:
         """What the legs found, scored by both."""
         return self._found[0]
 
+    @property
+    def _dense_alone(self) -> bool:
+        return self.settings.fusion is Fusion.DENSE and self.settings.refine is None
+
     @cached_property
     def _found(self) -> tuple[Candidates, list[Int64[np.ndarray, " _"]], bool]:
         """The candidates, each leg's own ranking, and whether these hold the true best."""
         settings, plan = self.settings, self.plan
+        if not self.legs:
+            if not self._dense_alone:
+                raise UsageError("searching by words needs an index of words: build one, or search by meaning alone")
+            alone = plan.ranking(settings.candidates)
+            return Candidates(alone.rows, alone.dense, np.full(len(alone.rows), np.nan)), [alone.rows], alone.exact
         by_words, _, every = best_by_words(self.legs, plan.selections, self.words, settings.candidates)
         by_meaning, exact = by_words[:0], True
         if settings.fusion is not Fusion.LEXICAL or settings.refine is not None:
-            dense = replace(plan, boosts=(None,) * len(plan.segments)).ranking(settings.candidates)
+            # The boosts act on the fused score; only where nothing is fused can the search itself go by them.
+            plain = plan if self._dense_alone else replace(plan, boosts=(None,) * len(plan.segments))
+            dense = plain.ranking(settings.candidates)
             by_meaning, exact = dense.rows, dense.exact
-        if settings.fusion is Fusion.DENSE and settings.refine is None:
+        if self._dense_alone:
             by_words = by_words[:0]
         rows = np.union1d(by_meaning, by_words)
         found = Candidates(rows, plan.dense(rows), every[rows].astype(np.float64))
@@ -165,10 +174,12 @@ class HybridPlan:
         scores = plan.boosted(found.rows, scores)
         best = order(found.rows, scores)
         complete = len(best) == plan.count
+        if settings.fusion is Fusion.LEXICAL and settings.refine is None:
+            complete = complete or len(best) < settings.candidates  # no other product has any of the words
         ranking = HybridRanking(
             found.rows[best],
             scores[best],
-            exact and (complete or not any(plan.boosts)),
+            exact and (complete or self._dense_alone or not any(plan.boosts)),
             complete,
             found.dense[best],
             found.lexical[best],
@@ -185,9 +196,8 @@ class HybridPlan:
         match = np.full(len(moved), np.nan)
         match[:count] = said
         scores = ranking.scores.copy()
-        for place in range(
-            1, len(scores)
-        ):  # pages go on by score and row, so ranks with equal scores need different ones
+        # Pages go on by score and row: ranks with equal scores need different ones.
+        for place in range(1, len(scores)):
             scores[place] = min(scores[place], np.nextafter(scores[place - 1], -np.inf))
         return replace(
             ranking,

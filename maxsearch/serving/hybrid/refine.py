@@ -24,7 +24,7 @@ from maxsearch.serving.hybrid.fuse import scaled
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How far a query is moved.
+    """How far a query is moved. The defaults are what did best in docs/hybrid.md; larger steps did harm there.
 
     Attributes:
       steps: of gradient descent.
@@ -34,9 +34,9 @@ class RefineSettings:
       guide_temperature: of the guide's scaled scores.
     """
 
-    steps: int = 20
-    rate: float = 0.02
-    share: float = 0.5
+    steps: int = 10
+    rate: float = 0.002
+    share: float = 0.25
     temperature: float = 0.05
     guide_temperature: float = 0.1
 
