@@ -122,7 +122,7 @@ class LoadedIndex:
         if fingerprint != self.model_fingerprint:
             raise MaxsearchError(
                 f"the index {self.folder} was built with model {self.model_fingerprint[:12]} "
-                f"and this model is {fingerprint[:12]}: search with "
+                f"and this model is {fingerprint[:12]}: use "
                 "the model it was built with, or build the index again with `maxsearch index build`"
             )
 
