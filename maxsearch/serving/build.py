@@ -115,7 +115,7 @@ class EmbeddingJob:
                 writer.extend(vectors)
         if queries is not None and not np.isfinite(queries).all():
             raise MaxsearchError(
-                "the model gives one of --queries a vector that is not finite: use a model from an earlier training step"
+                "the model gives one of --queries a vector that is not finite: use a model from an earlier step"
             )
         probes = title_probes(encoder, embedded, joined) if queries is None else queries
         return write_index(draft, embedded.tables(), joined, probes, encoder.fingerprint, options)
