@@ -28,7 +28,7 @@ SECONDS = 0.2
 GROWTH = 0.001
 """Wider searches than one that adds less recall than this are not measured."""
 WIDTHS = (1, 2, 3, 5, 8, 12, 20, 32, 50, 80, 128, 200, 320, 512, 800, 1280, 2048)
-TUNED_REORDERED = (30, 100, 300, 1000)
+TUNED_REORDERED = (30, 50, 100, 300, 1000)
 
 
 @dataclass(frozen=True)
