@@ -13,7 +13,6 @@ resident, after opening and one batch) of the second. Recall is judged by the tr
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -52,7 +51,9 @@ def drawn(count: int, dim: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def megabytes() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1)
+    """Peak resident memory of this process; getrusage would count what its parent had before it."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.partition("VmHWM:")[2].split()[0]) / 1e3, 1)
 
 
 def build(system: str, work: Path) -> None:
