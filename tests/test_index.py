@@ -19,7 +19,7 @@ from maxsearch.serving.build import build_index
 from maxsearch.serving.index import IndexOptions, open_index
 from maxsearch.serving.items import Item
 from maxsearch.serving.nearest import ExactNearest, largest
-from maxsearch.serving.recall import fitted, recall_of
+from maxsearch.serving.recall import fitted, recall_of, truth_of
 from maxsearch.serving.scann_index import ScannSettings, build_scann, open_scann
 from maxsearch.serving.vectors import VectorWriter, store_vectors
 from tests.serving_fakes import CATALOGUE, FakeBatch, FakeEncoder, folder_bytes, unit
@@ -271,7 +271,8 @@ def test_scann_finds_what_exact_search_finds(tmp_path: Path, kind: str) -> None:
     stored = store_vectors(tmp_path / "true.npy", tmp_path, kind)
     leaves = build_scann(vectors, tmp_path / "scann", tmp_path / "vectors.npy", kind)
     probes = clustered(200, 64, seed=3, noise=0.9)
-    efforts = fitted(open_scann(tmp_path / "scann", ScannSettings(leaves, ()), stored), stored, leaves, probes, 0.99)
+    trial = open_scann(tmp_path / "scann", ScannSettings(leaves, ()), stored)
+    efforts = fitted(trial, stored, leaves, probes, truth_of(stored, probes), 0.99)
     assert [effort.depth for effort in efforts] == [10, 100]
     assert min(effort.recall for effort in efforts) >= 0.99
     assert efforts[0].leaves_to_search < leaves

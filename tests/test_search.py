@@ -56,7 +56,7 @@ def test_another_model_is_refused_by_fingerprint(index: Snapshot, encoder: FakeE
     other = FakeEncoder.make(seed=1)
     expected = (
         f"was built with model {encoder.fingerprint[:12]} and this model is {other.fingerprint[:12]}: "
-        "search with the model it was built with, or build the index again with `maxsearch index build`"
+        "use the model it was built with, or build the index again with `maxsearch index build`"
     )
     with pytest.raises(MaxsearchError, match=expected) as error:
         search(index, other, "shoes")

@@ -11,6 +11,7 @@ import pytest
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.serving.build import build_index
 from maxsearch.serving.index import IndexOptions
+from maxsearch.serving.store import generations as generations_module
 from maxsearch.serving.store import store as store_module
 from maxsearch.serving.store.generations import StoreFolder
 from maxsearch.serving.store.publish import build_generation, publish_folder
@@ -224,6 +225,25 @@ def test_a_generation_of_another_model_waits_for_writes_that_it_cannot_score(sto
     with pytest.raises(MaxsearchError, match=r"such as 'b', were upserted with another model than f{12}"):
         store.roll_back()
     assert contents(Store.open(store.folder).snapshot()) == {**left, "b": "1 0 0 0"}
+
+
+def test_a_kill_between_a_generation_of_another_size_and_its_log_leaves_a_store_that_opens(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.upsert([upsert("a", "1 0 0 0")], MODEL)
+    store.delete(["a", "p1"])
+    encoder = NumberEncoder("e" * 64)
+    encoder.dim = 2
+    index = make_index(tmp_path / "index", {"p1": "1 2", "p2": "3 1"}, encoder)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(generations_module, "replace_log", killed)
+        store.publish(index)
+    for snapshot in (store.refresh(), Store.open(store.folder).snapshot()):
+        assert len(snapshot) == 1 and snapshot.row("p2") == 1 and snapshot.row("a") is None
 
 
 def test_a_compaction_gives_way_to_a_generation_that_came_meanwhile(

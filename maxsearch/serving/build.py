@@ -113,11 +113,11 @@ class EmbeddingJob:
         with VectorWriter(joined, encoder.dim) as writer:
             for vectors in embedded.vectors():
                 writer.extend(vectors)
-        probes = title_probes(encoder, embedded, joined) if queries is None else queries
-        if not np.isfinite(probes).all():
+        if queries is not None and not np.isfinite(queries).all():
             raise MaxsearchError(
-                "the model gives a query a vector that is not finite: use a model from an earlier training step"
+                "the model gives one of --queries a vector that is not finite: use a model from an earlier step"
             )
+        probes = title_probes(encoder, embedded, joined) if queries is None else queries
         return write_index(
             draft, embedded.tables(), joined, probes, encoder.fingerprint, options, pictures=embedded.pictures()
         )
@@ -159,8 +159,10 @@ def title_probes(encoder: EmbeddingModel, embedded: Embedded, joined: Path) -> F
         here = rows[(rows >= start) & (rows < start + len(table))] - start
         titles += [item.title for item in Items(table).take(here.tolist()) if item.title.strip()]
         start += len(table)
-    if titles:
-        return np.asarray(encoder.encode_queries(titles), dtype=np.float32)
+    probes = np.asarray(encoder.encode_queries(titles), dtype=np.float32) if titles else np.zeros((0, encoder.dim))
+    finite = np.isfinite(probes).all(axis=1)  # a query that the model cannot embed is told by whoever searches for it
+    if finite.any():
+        return probes[finite]
     return np.array(np.load(joined, mmap_mode="r")[rows])
 
 

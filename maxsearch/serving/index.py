@@ -20,7 +20,7 @@ from maxsearch.serving.hybrid.words import document
 from maxsearch.serving.items import Items, write_items
 from maxsearch.serving.nearest import Nearest
 from maxsearch.serving.pictures import Pictures, write_pictures
-from maxsearch.serving.recall import fitted, measured
+from maxsearch.serving.recall import fitted, measured, truth_of
 from maxsearch.serving.scann_index import (
     MIN_ITEMS,
     Effort,
@@ -158,7 +158,7 @@ class LoadedIndex:
         if fingerprint != self.model_fingerprint:
             raise MaxsearchError(
                 f"the index {self.folder} was built with model {self.model_fingerprint[:12]} "
-                f"and this model is {fingerprint[:12]}: search with "
+                f"and this model is {fingerprint[:12]}: use "
                 "the model it was built with, or build the index again with `maxsearch index build`"
             )
 
@@ -203,24 +203,25 @@ def write_index(
     if keeps_pictures:
         assert pictures is not None
         write_pictures(draft, pictures)
-    keep = options.vectors == "float32"
-    # Float32 vectors move into the draft, so what is measured against is read from where they then are.
     stored = store_vectors(source, draft, options.vectors)
-    true = stored if keep else StoredVectors("float32", np.load(source, mmap_mode="r", allow_pickle=False))
+    # Float32 vectors were moved into the draft.
+    true = stored if stored.kind == "float32" else StoredVectors("float32", np.load(source, mmap_mode="r"))
+    truth = truth_of(true, probes)
     index = {
         "kind": kind,
         "asked": options.kind,
         "target_recall": options.target_recall,
         "min_recall": options.min_recall,
     }
+    recall = described = measured(stored.exact(), true, probes, truth)
     if kind == "scann":
         (draft / SCANN).mkdir()
-        leaves = build_scann(true.codes, draft / SCANN, draft / VECTORS, options.vectors)
+        leaves = build_scann(true.codes, draft / SCANN, draft / VECTORS, stored.kind)
         trial = open_scann(draft / SCANN, ScannSettings(leaves, ()), stored)
-        efforts = fitted(trial, stored, leaves, probes, options.target_recall)
+        own = truth if stored is true else truth_of(stored, probes)
+        efforts = fitted(trial, stored, leaves, probes, own, options.target_recall)
         index |= {"leaves": leaves, "efforts": [asdict(effort) for effort in efforts]}
-    described = {"kind": options.vectors, "recall": measured(stored.exact(), true, probes)}
-    recall = measured(_open_nearest(draft, index, stored), true, probes)
+        recall = measured(_open_nearest(draft, index, stored), true, probes, truth)
     if options.min_recall is not None and recall["recall@10"] < options.min_recall:
         raise MaxsearchError(
             f"the index finds {recall['recall@10']:.4f} of the true first 10 of {len(probes)} queries and --min-recall "
@@ -231,7 +232,7 @@ def write_index(
         "model_fingerprint": fingerprint,
         "count": count,
         "dim": dim,
-        "vectors": described,
+        "vectors": {"kind": stored.kind, "recall": described},
         "recall": {**recall, "queries": len(probes)},
         "index": index,
         "schema": {name: kind.value for name, kind in columns.kinds.items() if name != VARIANT},

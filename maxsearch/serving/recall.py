@@ -42,29 +42,49 @@ def recall_of(
     return reached / truth.size
 
 
+def truth_of(vectors: StoredVectors, queries: Float32[np.ndarray, "Q D"]) -> Scores:
+    """Scores of the exact search, as deep as the deepest of `DEPTHS`."""
+    return vectors.exact().search(queries, min(DEPTHS[-1], len(vectors)))[1]
+
+
 def fitted(
     nearest: ScannNearest,
     vectors: StoredVectors,
     leaves: int,
     queries: Float32[np.ndarray, "Q D"],
+    truth: Scores,
     target: float,
 ) -> tuple[Effort, ...]:
-    """For each of `DEPTHS`, the least work, by steps, that reaches the target; every item where no step does."""
-    efforts = []
-    for depth in DEPTHS:
-        truth = vectors.exact().search(queries, min(depth, len(vectors)))[1]
-        efforts.append(_fit(nearest, vectors, leaves, queries, truth, depth, target))
-    return tuple(efforts)
+    """For each of `DEPTHS`, the least work, by steps, that reaches the target; every item where no step does.
+
+    Args:
+      nearest: the search.
+      vectors: what it searches.
+      leaves: how many partitions it has.
+      queries: what to ask it.
+      truth: `truth_of` its vectors and the queries.
+      target: the recall to reach.
+    """
+    return tuple(_fit(nearest, vectors, leaves, queries, truth[:, :depth], depth, target) for depth in DEPTHS)
 
 
-def measured(nearest: Nearest, true: StoredVectors, queries: Float32[np.ndarray, "Q D"]) -> dict[str, float]:
-    """A search's recall at `DEPTHS`, against the exact search of the true vectors."""
+def measured(
+    nearest: Nearest, true: StoredVectors, queries: Float32[np.ndarray, "Q D"], truth: Scores
+) -> dict[str, float]:
+    """A search's recall at `DEPTHS`.
+
+    Args:
+      nearest: the search.
+      true: the vectors by whose scores it is judged.
+      queries: what to ask it.
+      truth: `truth_of` the true vectors and the queries.
+    """
     found = {}
-    for depth in (min(depth, len(true)) for depth in DEPTHS):
-        found[depth] = recall_of(
-            nearest.search(queries, depth)[0], queries, true, true.exact().search(queries, depth)[1]
-        )
-    return {f"recall@{depth}": round(found[min(depth, len(true))], 4) for depth in DEPTHS}
+    for depth in DEPTHS:
+        best = truth[:, :depth]
+        rows, _ = nearest.search(queries, best.shape[1])
+        found[f"recall@{depth}"] = round(recall_of(rows, queries, true, best), 4)
+    return found
 
 
 def _fit(

@@ -25,10 +25,10 @@ from maxsearch.serving.scann_index import Effort, ScannNearest
 
 SECONDS = 0.2
 """How long each setting is timed."""
-ENOUGH = 0.9995
-"""Wider searches than one that reaches this are not measured."""
+GROWTH = 0.001
+"""Wider searches than one that adds less recall than this are not measured."""
 WIDTHS = (1, 2, 3, 5, 8, 12, 20, 32, 50, 80, 128, 200, 320, 512, 800, 1280, 2048)
-TUNED_REORDERED = (30, 100, 300, 1000)
+TUNED_REORDERED = (30, 50, 100, 300, 1000)
 
 
 @dataclass(frozen=True)
@@ -109,41 +109,10 @@ def tune(
     }
 
 
-def _measure_all(index: LoadedIndex, queries: Float32[np.ndarray, "Q D"], k: int) -> list[Measured]:
-    exact = index.vectors.exact()
-    depths = sorted({10, 100, k})
-    truth = {depth: exact.search(queries, min(depth, len(index.vectors)))[1] for depth in depths}
-
-    def measure(effort: Effort, search: Callable[[Float32[np.ndarray, "Q D"], int], Any]) -> Measured:
-        recall = {}
-        for depth in depths:
-            rows, _ = search(queries, depth)
-            recall[depth] = round(recall_of(rows, queries, index.vectors, truth[depth]), 4)
-        return Measured(effort, recall, *_clock(lambda some: search(some, k), queries))
-
-    found = [measure(Effort(k, 0, 0, 1.0), exact.search)]
-    nearest = index.nearest
-    if isinstance(nearest, ScannNearest):
-        leaves = index.manifest["index"]["leaves"]
-        for reordered in TUNED_REORDERED:
-            if reordered < k or reordered > len(index.vectors):
-                continue
-            for width in (*(width for width in WIDTHS if width < leaves), leaves):
-                effort = Effort(k, width, reordered, 1.0)
-                one = measure(effort, partial(_search, nearest, effort))
-                found.append(one)
-                if one.recall[k] >= ENOUGH or one.milliseconds > found[0].milliseconds:
-                    break
-    return found
-
-
-def _search(nearest: ScannNearest, effort: Effort, queries: Float32[np.ndarray, "Q D"], k: int) -> tuple[Rows, Scores]:
-    return nearest.search_with(queries, k, effort)
-
-
-def _clock(
+def clock(
     search: Callable[[Float32[np.ndarray, "Q D"]], Any], queries: Float32[np.ndarray, "Q D"]
 ) -> tuple[float, float]:
+    """Milliseconds of a query on its own (median), and queries per second when all are asked in one call."""
     times: list[float] = []
     start = time.perf_counter()
     while len(times) < 10 or time.perf_counter() - start < SECONDS:
@@ -156,6 +125,40 @@ def _clock(
         search(queries)
         rounds += 1
     return float(np.median(times)) * 1e3, rounds * len(queries) / (time.perf_counter() - start)
+
+
+def _measure_all(index: LoadedIndex, queries: Float32[np.ndarray, "Q D"], k: int) -> list[Measured]:
+    exact = index.vectors.exact()
+    depths = sorted({10, 100, k})
+    truth = {depth: exact.search(queries, min(depth, len(index.vectors)))[1] for depth in depths}
+
+    def measure(effort: Effort, search: Callable[[Float32[np.ndarray, "Q D"], int], Any]) -> Measured:
+        recall = {}
+        for depth in depths:
+            rows, _ = search(queries, depth)
+            recall[depth] = round(recall_of(rows, queries, index.vectors, truth[depth]), 4)
+        return Measured(effort, recall, *clock(lambda some: search(some, k), queries))
+
+    found = [measure(Effort(k, 0, 0, 1.0), exact.search)]
+    nearest = index.nearest
+    if isinstance(nearest, ScannNearest):
+        leaves = index.manifest["index"]["leaves"]
+        for reordered in TUNED_REORDERED:
+            if reordered < k or reordered > len(index.vectors):
+                continue
+            best = 0.0
+            for width in (*(width for width in WIDTHS if width < leaves), leaves):
+                effort = Effort(k, width, reordered, 1.0)
+                one = measure(effort, partial(_search, nearest, effort))
+                found.append(one)
+                if one.recall[k] < best + GROWTH or one.milliseconds > found[0].milliseconds:
+                    break
+                best = one.recall[k]
+    return found
+
+
+def _search(nearest: ScannNearest, effort: Effort, queries: Float32[np.ndarray, "Q D"], k: int) -> tuple[Rows, Scores]:
+    return nearest.search_with(queries, k, effort)
 
 
 def _keep(index: LoadedIndex, effort: Effort, target_recall: float) -> None:

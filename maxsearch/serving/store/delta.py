@@ -3,10 +3,11 @@
 Letters: Q queries, N items of the generation, M products put in since, D vector size, K results.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32
 
 from maxsearch.serving.index import LoadedIndex
 from maxsearch.serving.items import Item
@@ -57,11 +58,11 @@ class Delta:
     _heap: _Heap
 
     @classmethod
-    def empty(cls, index: LoadedIndex, sequence: int = 0) -> "Delta":
+    def empty(cls, index: LoadedIndex) -> "Delta":
         """Nothing has changed."""
         heap = _Heap(np.empty((0, index.manifest["dim"]), np.float32))
         dead = np.zeros(len(index.items), bool)
-        return cls(sequence, dead, 0, heap.vectors, np.zeros(0, bool), {}, heap)
+        return cls(0, dead, 0, heap.vectors, np.zeros(0, bool), {}, heap)
 
     @property
     def changed(self) -> bool:
@@ -76,29 +77,33 @@ class Delta:
         """Its pictures."""
         return self._heap.images[row]
 
-    def after(self, write: Write, index: LoadedIndex) -> "Delta":
-        """The delta with one more write. Not to be called by two threads at once."""
+    def after(self, writes: Sequence[Write], index: LoadedIndex) -> "Delta":
+        """The delta with more writes, none of which makes another void. Not to be called by two threads at once."""
         heap, count = self._heap, len(self.vectors)
         if len(heap.items) != count:  # another delta went on from here
             heap = _Heap(self.vectors.copy(), heap.items[:count], heap.images[:count])
-        heap.extend(write.upserts)
-        live = np.concatenate([self.live, np.ones(len(write.upserts), bool)])
+        upserts = tuple(one for write in writes for one in write.upserts)
+        heap.extend(upserts)
+        live = np.concatenate([self.live, np.ones(len(upserts), bool)])
         dead, rows = self.dead.copy(), dict(self.rows)
-        for product_id in (*write.deletes, *(one.item.product_id for one in write.upserts)):
+        gone = [product_id for write in writes for product_id in write.deletes]
+        for product_id in (*gone, *(one.item.product_id for one in upserts)):
             base, own = index.rows.get(product_id), rows.pop(product_id, None)
             if base is not None:
                 dead[base] = True
             if own is not None:
                 live[own] = False
-        rows |= {one.item.product_id: row for row, one in enumerate(write.upserts, count)}
+        rows |= {one.item.product_id: row for row, one in enumerate(upserts, count)}
+        sequence = max((write.sequence for write in writes), default=self.sequence)
         vectors = heap.vectors[: len(heap.items)]
-        return Delta(write.sequence, dead, int(dead.sum()), vectors, live, rows, heap)
+        return Delta(sequence, dead, int(dead.sum()), vectors, live, rows, heap)
 
     def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> tuple[Rows, Scores]:
         """See `Nearest`, over the live products."""
         rows, scores = no_results(len(queries), k)
-        live: Int64[np.ndarray, " m"] = np.flatnonzero(self.live)
-        for i, found in enumerate(queries @ self.vectors[live].T):
-            best = largest(found, k)
-            rows[i, : len(best)], scores[i, : len(best)] = live[best], found[best]
+        # Scoring what is void too costs less than gathering the others for every call.
+        every = np.where(self.live, queries @ self.vectors.T, np.float32(-np.inf))
+        for i, found in enumerate(every):
+            best = largest(found, min(k, len(self.rows)))
+            rows[i, : len(best)], scores[i, : len(best)] = best, found[best]
         return rows, scores

@@ -38,7 +38,7 @@ class Generation:
     """What a store knows of a generation.
 
     Attributes:
-      name: of its folder; later ones sort after earlier ones.
+      name: of its folder: when it was begun, in UTC.
       model: fingerprint of the model that its vectors are of.
       contains: sequence number of the last write that it contains.
       root: that of the catalogue that it was made of, through any number of compactions.

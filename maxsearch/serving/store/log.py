@@ -62,15 +62,18 @@ class WriteLog:
           OSError: it could not be written; the log is then as it was.
         """
         record = pack(payload)
+        stream = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)  # apart, so that readers need no permission to write
         try:
-            os.ftruncate(self._stream, self._end)  # a torn end
+            os.ftruncate(stream, self._end)  # a torn end
             written = 0
             while written < len(record):
-                written += os.pwrite(self._stream, record[written:], self._end + written)
-            os.fsync(self._stream)
+                written += os.pwrite(stream, record[written:], self._end + written)
+            os.fsync(stream)
         except OSError:
-            os.ftruncate(self._stream, self._end)
+            os.ftruncate(stream, self._end)
             raise
+        finally:
+            os.close(stream)
         self._end += len(record)
 
     def _follow(self) -> bool:
@@ -83,7 +86,7 @@ class WriteLog:
         if self._stream >= 0 and os.path.samestat(found, os.fstat(self._stream)):
             return False
         self.close()
-        self._stream = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._stream = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         self._end = len(MAGIC)
         if os.pread(self._stream, len(MAGIC), 0) != MAGIC:
             raise self._damaged(0)

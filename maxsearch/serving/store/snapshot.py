@@ -44,9 +44,9 @@ class Snapshot:
 
     def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> tuple[Rows, Scores]:
         """See `Nearest`: the generation's best of those that were not overwritten or deleted, and the delta's."""
-        if not self.delta.changed:
-            return self.index.nearest.search(queries, k)
-        rows, scores = self._base(queries, k)
+        rows, scores = self._base(queries, k) if self.delta.dead_count else self.index.nearest.search(queries, k)
+        if not self.delta.rows:
+            return rows, scores
         more_rows, more_scores = self.delta.search(queries, k)
         more_rows = np.where(more_rows >= 0, more_rows + len(self.index.items), -1)
         return best_of(np.concatenate([rows, more_rows], axis=1), np.concatenate([scores, more_scores], axis=1), k)

@@ -17,7 +17,7 @@ from maxsearch.serving.store.generations import KEEP, Pointer, StoreFolder
 from maxsearch.serving.store.log import WriteLog
 from maxsearch.serving.store.publish import publish_folder
 from maxsearch.serving.store.snapshot import Snapshot
-from maxsearch.serving.store.writes import Upsert, Write, require_upserts
+from maxsearch.serving.store.writes import Upsert, Write, net, require_upserts
 
 COMPACTION = "compaction"
 
@@ -77,11 +77,10 @@ class Store:
             try:
                 pointer, index, anew, records = self._read()
                 delta = Delta.empty(index) if anew or self._snapshot is None else self._snapshot.delta
-                for record in records:
-                    write = Write.unpack(record)
-                    self._time = max(self._time, write.time)
-                    if write.sequence > pointer.served.contains:
-                        delta = delta.after(write, index)
+                writes = [Write.unpack(record) for record in records]
+                self._time = max([self._time, *(write.time for write in writes)])
+                # What is void may be of another model, whose vectors this index cannot hold.
+                delta = delta.after([one for one in net(writes) if one.sequence > pointer.served.contains], index)
                 delta = replace(delta, sequence=max(delta.sequence, pointer.sequence))
             except BaseException:
                 self._log.close()  # what was read of it and not taken up is read again
@@ -135,9 +134,9 @@ class Store:
         """
         work = self.folder / COMPACTION
         with locked(work, flag="the compaction of --store"):
-            snapshot, base = self.refresh(), self._pointer.served
-            if snapshot.delta.changed:
-                try:
+            try:
+                snapshot, base = self.refresh(), self._pointer.served
+                if snapshot.delta.changed:
                     self._folder.add(
                         lambda draft: compacted(snapshot, draft, work / "vectors.npy"),
                         made_by="compact",
@@ -145,13 +144,14 @@ class Store:
                         contains=snapshot.delta.sequence,
                         keep=keep,
                     )
-                finally:
-                    shutil.rmtree(work, ignore_errors=True)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
         return self.refresh()
 
     def _write(self, write: Write) -> int:
         if not write.upserts and not write.deletes:
             raise UsageError("the write holds no product: name at least one")
+        self.refresh()  # before others wait: it takes long when another generation is to be opened
         with self._mutex, self._folder.lock():
             snapshot = self.refresh()
             if write.upserts:
@@ -161,7 +161,7 @@ class Store:
             write = replace(write, sequence=snapshot.delta.sequence + 1, time=self._time)
             try:
                 self._log.append(write.pack())
-                self._snapshot = replace(snapshot, delta=snapshot.delta.after(write, snapshot.index))
+                self._snapshot = replace(snapshot, delta=snapshot.delta.after([write], snapshot.index))
             except BaseException:
                 self._log.close()  # whether the write happened is read from the log again
                 raise
