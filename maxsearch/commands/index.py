@@ -78,9 +78,9 @@ class Build:
             self.vectors,
             self.target_recall,
             self.min_recall,
-            parse_schema(self.schema) if self.schema else {},
-            self.pictures,
-            self.lexical,
+            schema=parse_schema(self.schema) if self.schema else {},
+            pictures=self.pictures,
+            lexical=self.lexical,
         )
         share = None if self.share is None else Share.parse(self.share)
         encoder = Encoder.from_model(self.model)

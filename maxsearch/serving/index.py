@@ -70,6 +70,7 @@ class IndexOptions:
       target_recall: the recall against exact search of the same vectors that a ScaNN search is made to reach.
       min_recall: recall at 10 against exact search of float32 vectors, below which there is no index; None to take any.
       schema: the types of attributes; those of the others are told from their values.
+      known: types that were told so for an earlier index of these products.
       pictures: whether the products' pictures are kept.
       lexical: whether the products' words are indexed, for hybrid search.
 
@@ -82,6 +83,7 @@ class IndexOptions:
     target_recall: float = 0.99
     min_recall: float | None = None
     schema: Mapping[str, Kind] = field(default_factory=dict)
+    known: Mapping[str, Kind] = field(default_factory=dict)
     pictures: bool = True
     lexical: bool = True
 
@@ -140,9 +142,9 @@ class LoadedIndex:
             self.manifest["vectors"]["kind"],
             described["target_recall"],
             described["min_recall"],
-            {name: Kind(kind) for name, kind in self.manifest["schema"].items()},
-            self.manifest["pictures"],
-            self.manifest["lexical"],
+            known={name: Kind(kind) for name, kind in self.manifest["schema"].items()},
+            pictures=self.manifest["pictures"],
+            lexical=self.manifest["lexical"],
         )
 
     def probes(self) -> Float32[np.ndarray, "P D"]:
@@ -195,7 +197,7 @@ def write_index(
     np.save(draft / PROBES, probes)
     count, dim = write_items(draft / ITEMS, tables), probes.shape[1]
     kind = _choose_kind(options.kind, count)
-    columns = Columns.of_items(draft / ITEMS, options.schema)
+    columns = Columns.of_items(draft / ITEMS, options.schema, options.known)
     columns.write(draft / ATTRIBUTES)
     if options.lexical:
         build_lexical(documents(draft / ITEMS), draft / LEXICAL)

@@ -79,19 +79,31 @@ class Columns:
         return [str(column.values[code]) if code >= 0 else "" for code in column.codes[rows].tolist()]
 
     @classmethod
-    def of_items(cls, items: Path, schema: Mapping[str, Kind] | None = None) -> "Columns":
+    def of_items(
+        cls, items: Path, schema: Mapping[str, Kind] | None = None, known: Mapping[str, Kind] | None = None
+    ) -> "Columns":
         """Reads the attributes of an index's items.
 
         Args:
           items: an `items.parquet`.
-          schema: type per attribute; those it does not name are inferred, see `infer_kind`.
+          schema: type per attribute; those that neither it nor `known` names are inferred, see `infer_kind`.
+          known: types of an earlier index of these items, of which the last one with an attribute may be gone.
 
         Raises:
           UsageError: the schema names an attribute that no item has.
           pa.ArrowException: the file is not Parquet, or has other columns.
         """
         table = pq.read_table(items, columns=READ)
-        return cls._read(_one(table.column("variant")), _one(table.column("attributes")), schema or {}, closed=False)
+        variants, maps, schema = _one(table.column("variant")), _one(table.column("attributes")), schema or {}
+        names: list[str] = maps.keys.unique().to_pylist()
+        absent = sorted(set(schema) - set(names) - {VARIANT})
+        if absent:
+            raise UsageError(
+                f"no item has the attribute {absent[0]!r} that the schema names: "
+                f"the items have {', '.join(sorted(names)[:20]) or 'none'}"
+            )
+        every: dict[str, Kind | None] = {**dict.fromkeys(names), **(known or {}), **schema}
+        return cls._read(variants, maps, every)
 
     @classmethod
     def of_attributes(
@@ -108,26 +120,19 @@ class Columns:
           schema: the index's `kinds`.
         """
         maps = pa.array([list(row.items()) for row in attributes], pa.map_(pa.string(), pa.string()))
-        wanted = {name: kind for name, kind in schema.items() if name != VARIANT}
-        return cls._read(pa.array(variants, pa.string()), maps, wanted, closed=True)
+        return cls._read(pa.array(variants, pa.string()), maps, schema)
 
     @classmethod
-    def _read(cls, variants: pa.Array, maps: pa.Array, schema: Mapping[str, Kind], *, closed: bool) -> "Columns":
-        """Reads the named attributes; when not closed, also all others, and a name that no item has is refused."""
+    def _read(cls, variants: pa.Array, maps: pa.Array, schema: Mapping[str, Kind | None]) -> "Columns":
+        """Reads the named attributes; those whose kind is None are inferred."""
         rows = np.repeat(np.arange(len(maps), dtype=np.int32), np.diff(maps.offsets.to_numpy()))
         keys, cells = maps.keys.dictionary_encode(), maps.items
         names: list[str] = keys.dictionary.to_pylist()
-        absent = sorted(set(schema) - set(names) - {VARIANT})
-        if absent and not closed:
-            raise UsageError(
-                f"no item has the attribute {absent[0]!r} that the schema names: "
-                f"the items have {', '.join(sorted(names)[:20]) or 'none'}"
-            )
         codes = keys.indices.to_numpy()
         arrays: dict[str, pa.Array] = {VARIANT: _encoded(variants, Kind.TEXT)[0]}
         kinds = {VARIANT: Kind.TEXT}
         bad: dict[str, BadCells] = {}
-        for name in sorted(schema if closed else {*schema, *names} - {VARIANT}):
+        for name in sorted(set(schema) - {VARIANT}):
             at = np.flatnonzero(codes == names.index(name)) if name in names else np.zeros(0, np.int64)
             text = _spread(cells.take(pa.array(at)), rows[at], len(maps))
             kind = schema.get(name) or infer_kind(pc.unique(pc.drop_null(text)).to_pylist())

@@ -22,6 +22,7 @@ from maxsearch.serving.store.snapshot import Snapshot
 
 FACET_VALUES = range(2, 201)
 """An attribute with fewer values says nothing, and one with more is no choice for a shopper."""
+PROBES = 20  # queries that an index is measured with
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Generation:
     def of(cls, snapshot: Snapshot) -> "Generation":
         """Measures the index of a snapshot; takes some hundred milliseconds."""
         index = snapshot.index
-        costs = measure(ArrayVectors(index.vectors), index.nearest, np.asarray(index.probes()[0]))
+        index.columns.prepare()
+        costs = measure(ArrayVectors(index.vectors), index.nearest, index.probes()[:PROBES])
         return cls(snapshot.generation, index, costs, fields_of(index.columns))
 
 
