@@ -159,7 +159,7 @@ def test_cached_rows_equal_fresh_ones_and_survive_pickling(tokenizer):
 
 
 def test_a_full_cache_changes_nothing(tokenizer, monkeypatch):
-    monkeypatch.setattr("maxsearch.data.tokenize.MAX_CACHED_TEXTS", 3)
+    monkeypatch.setattr("maxsearch.data.text_rows.MAX_CACHED_TEXTS", 3)
     small, large = TextEncoder(tokenizer, 8), TextEncoder(tokenizer, 8)
     for start in range(0, len(TITLES), 2):
         texts = TITLES[start : start + 2] + TITLES[:2]
