@@ -75,7 +75,13 @@ def unflatten_params(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def write_weights(folder: Path, params: Mapping[str, Any], kind: WeightFormat = "float32") -> None:
     """Writes the nested parameters to the folder's safetensors file; equal parameters give equal bytes."""
-    save_file(packed(flatten_params(params), kind), folder / WEIGHTS, {FORMAT: kind})
+    write_arrays(folder / WEIGHTS, packed(flatten_params(params), kind), {FORMAT: kind})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], header: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file that others may read, which the library's own call makes private."""
+    save_file(dict(arrays), path, dict(header or {}))
+    path.chmod(0o644)
 
 
 def read_weights(folder: Path) -> dict[str, Any]:

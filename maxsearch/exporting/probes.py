@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import write_json
-from maxsearch.model_files import MODEL
+from maxsearch.model_files import MODEL, write_arrays
 from maxsearch.serving.encoder import EmbeddingModel
 
 PROBES = "probes/probes.json"
@@ -72,7 +72,7 @@ def write_probes(folder: Path, vectors: Vectors) -> None:
         for product in probe_products()
     ]
     write_json(folder / PROBES, {"queries": QUERIES, "products": products})
-    save_file(dict(vectors), folder / VECTORS)
+    write_arrays(folder / VECTORS, vectors)
 
 
 def write_probe_arrays(folder: Path, queries: Vectors, products: Vectors) -> None:
@@ -80,7 +80,7 @@ def write_probe_arrays(folder: Path, queries: Vectors, products: Vectors) -> Non
     arrays = {f"query/{name}": rows for name, rows in queries.items()}
     arrays |= {f"product/{name}": rows for name, rows in products.items()}
     (folder / ARRAYS).parent.mkdir(exist_ok=True)
-    save_file({name: np.ascontiguousarray(rows) for name, rows in arrays.items()}, folder / ARRAYS)
+    write_arrays(folder / ARRAYS, {name: np.ascontiguousarray(rows) for name, rows in arrays.items()})
 
 
 def read_probe_vectors(folder: Path) -> dict[str, np.ndarray]:

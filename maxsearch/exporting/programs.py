@@ -4,7 +4,8 @@ The batch is symbolic, and a query's number of tokens; parameters are arguments 
 file holds no weights. One file runs on CPU, TPU and CUDA.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,20 @@ def program(graph: Any, compute: Callable[..., dict[str, Any]], params: Shapes, 
     """
     function, names = traced(graph, compute, params, batch)
     arguments = structs({name: params[name] for name in names}), structs(batch)
-    exported = jax_export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
-    return bytes(exported.serialize())
+    with _without_locations():
+        exported = jax_export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+        return bytes(exported.serialize())
+
+
+@contextmanager
+def _without_locations() -> Iterator[None]:
+    """Programs that do not name the exporting machine's source files: equal models give equal bytes anywhere."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 def traced(
