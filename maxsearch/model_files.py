@@ -61,7 +61,7 @@ def flatten_params(params: Mapping[Any, Any], prefix: str = "") -> dict[str, np.
     return flat
 
 
-def unflatten_params(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def unflatten_params(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Reverses `flatten_params`."""
     params: dict[str, Any] = {}
     for path, value in flat.items():
