@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +15,52 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export as jax_export
 from safetensors.numpy import load_file, save_file
 
-from maxsearch.config import Config, FusionConfig
+from maxsearch.config import Config
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.tokenize import train_tokenizer
-from maxsearch.encode import Encoder
+from maxsearch.encode import Encoder, product_layout
 from maxsearch.errors import MaxsearchError
 from maxsearch.exporting import programs
-from maxsearch.exporting.export import export, verify
+from maxsearch.exporting.export import export
 from maxsearch.exporting.layout_free import without_layout
 from maxsearch.exporting.probes import probe_products, probe_vectors
-from maxsearch.model_files import read_flat_weights
+from maxsearch.model_files import flatten_params, read_flat_weights
+from maxsearch.models.heads import SERVED_HEADS
+from maxsearch.program_files import PRODUCT_PROGRAM, QUERY_PROGRAM
 from maxsearch.serving.encoder import EmbeddingModel
-from maxsearch.serving.program import PRODUCT_PROGRAM, QUERY_PROGRAM, ExportedEncoder
+from maxsearch.serving.program import ExportedEncoder
+from maxsearch.training.state import model_graph
 from tests import tiny
 from tests.serving_fakes import folder_bytes
-from tests.small import CONFIG, lively_params, set_mesh, with_model
+from tests.small import CONFIG, lively_params, on_mesh, set_mesh, with_model
 
 WORDS = ["red shoe", "blue shoe", "green hat", "red hat", "black belt", "blue belt"]
 
 
-@pytest.fixture(scope="module")
+@cache
+def both() -> tuple[ExportedEncoder, Encoder]:
+    return ExportedEncoder.load(tiny.model()), Encoder.from_model(tiny.model())
+
+
+@pytest.fixture
 def exported() -> ExportedEncoder:
-    return ExportedEncoder.load(tiny.model())
+    return both()[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def encoder() -> Encoder:
-    return Encoder.from_model(tiny.model())
+    return both()[1]
 
 
 def small_encoder(config: Config, words: tuple[str, ...] = ()) -> Encoder:
     """A model of the config with live parameters."""
+    tiny.folder()  # compiled programs are kept there
     with set_mesh(1, 1, 1):
         params = lively_params(config)
     return Encoder(config, params, train_tokenizer(WORDS, 512), 1, Lexicon(words) if words else None)
@@ -66,7 +77,7 @@ def test_a_program_stands_in_for_the_model(exported: ExportedEncoder, encoder: E
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.sampled_from(["", "red shoes", "Gürtel aus Leder 90 cm", "赤い かばん", "a " * 40]), max_size=20))
 def test_queries_agree_whatever_their_number(queries: list[str]) -> None:
-    exported, encoder = ExportedEncoder.load(tiny.model()), Encoder.from_model(tiny.model())
+    exported, encoder = both()
     np.testing.assert_allclose(exported.encode_queries(queries), encoder.encode_queries(queries), atol=2e-6)
 
 
@@ -192,15 +203,33 @@ def lively_params_of(config: Config) -> Any:
         return lively_params(config)
 
 
-@pytest.mark.parametrize("kind", ["cross_attention", "nextvlad", "concat"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_tower_exports(kind: str, dtype: str, tmp_path: Path, quick_compile: None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tolerance"),
+    [("cross_attention", "float32", 1e-5), ("nextvlad", "float32", 1e-5), ("concat", "bfloat16", 0.03)],
+)
+def test_every_tower_becomes_a_program(kind: str, dtype: str, tolerance: float, quick_compile: None) -> None:
+    tiny.folder()  # compiled programs are kept there
     fusion = replace(CONFIG.model.fusion, kind=kind)
-    assert isinstance(fusion, FusionConfig)
-    encoder = small_encoder(with_model(CONFIG, vocab_size=512, fusion=fusion, dtype=dtype, images=2, texts=2))
-    out = tmp_path / "m"
-    manifest = export(encoder, out, reload=Encoder.from_model, write_programs=programs.write_programs)
-    assert verify(out, reload=Encoder.from_model) == manifest
+    config = with_model(CONFIG, fusion=fusion, dtype=dtype, images=2, texts=2)
+    rows = {name: np.zeros(shape, kind) for name, (shape, kind) in product_layout(config, 3).items()}
+    rng = np.random.default_rng(0)
+    rows["ids"] = rng.integers(1, 64, rows["ids"].shape, np.int32)
+    rows["image"] = rng.integers(0, 255, rows["image"].shape, np.uint8)
+    rows["mask"], rows["present"] = rng.random(rows["mask"].shape) < 0.7, rng.random(rows["present"].shape) < 0.7
+    with set_mesh(1, 1, 1):
+        params, graph = lively_params(config), model_graph(config, (), SERVED_HEADS)
+        model = jax.jit(lambda params, rows: programs.product_vectors(nnx.merge(graph, params), rows))
+        expected = jax.tree.map(np.asarray, model(params, on_mesh(rows)))
+    flat = flatten_params(params)
+    (B,) = jax_export.symbolic_shape("b")
+    shapes = {name: (value.shape, value.dtype) for name, value in flat.items()}
+    layout = {name: ((B, *value.shape[1:]), value.dtype) for name, value in rows.items()}
+    exported = jax_export.deserialize(bytearray(programs.program(graph, programs.product_vectors, shapes, layout)))
+    read = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0][0]
+    assert "query_encoder/embedding" not in read
+    found = exported.call({name: flat[name] for name in read}, rows)
+    for name, vectors in expected.items():
+        np.testing.assert_allclose(found[name], vectors, atol=tolerance, err_msg=name)
 
 
 def test_an_unknown_primitive_with_equations_is_refused() -> None:

@@ -27,8 +27,9 @@ from maxsearch.model_files import (
     verify_model,
     write_weights,
 )
+from maxsearch.program_files import INPUTS
 from maxsearch.serving.encoder import EmbeddingModel, ExportableModel
-from maxsearch.serving.program import INPUTS, ExportedEncoder
+from maxsearch.serving.program import ExportedEncoder
 from maxsearch.weight_formats import WeightFormat, packed, unpacked
 
 TOLERANCE = 1e-6

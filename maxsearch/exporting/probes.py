@@ -16,11 +16,8 @@ from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import write_json
 from maxsearch.model_files import MODEL, write_arrays
+from maxsearch.program_files import PROBE_ARRAYS, PROBE_VECTORS, PROBES
 from maxsearch.serving.encoder import EmbeddingModel
-
-PROBES = "probes/probes.json"
-VECTORS = "probes/vectors.safetensors"
-ARRAYS = "probes/arrays.safetensors"
 
 QUERIES = (
     "navy blue casual shoes for men",
@@ -72,15 +69,15 @@ def write_probes(folder: Path, vectors: Vectors) -> None:
         for product in probe_products()
     ]
     write_json(folder / PROBES, {"queries": QUERIES, "products": products})
-    write_arrays(folder / VECTORS, vectors)
+    write_arrays(folder / PROBE_VECTORS, vectors)
 
 
 def write_probe_arrays(folder: Path, queries: Vectors, products: Vectors) -> None:
     """Writes what the programs read for the probes, so that preprocessing elsewhere can be compared too."""
     arrays = {f"query/{name}": rows for name, rows in queries.items()}
     arrays |= {f"product/{name}": rows for name, rows in products.items()}
-    (folder / ARRAYS).parent.mkdir(exist_ok=True)
-    write_arrays(folder / ARRAYS, {name: np.ascontiguousarray(rows) for name, rows in arrays.items()})
+    (folder / PROBE_ARRAYS).parent.mkdir(exist_ok=True)
+    write_arrays(folder / PROBE_ARRAYS, {name: np.ascontiguousarray(rows) for name, rows in arrays.items()})
 
 
 def read_probe_vectors(folder: Path) -> dict[str, np.ndarray]:
@@ -89,9 +86,9 @@ def read_probe_vectors(folder: Path) -> dict[str, np.ndarray]:
     Raises:
       MaxsearchError: the model was exported without them.
     """
-    if not (folder / VECTORS).is_file():
-        raise MaxsearchError(f"the model {folder} has no {VECTORS}: {MODEL.remedy}")
-    return load_file(folder / VECTORS)
+    if not (folder / PROBE_VECTORS).is_file():
+        raise MaxsearchError(f"the model {folder} has no {PROBE_VECTORS}: {MODEL.remedy}")
+    return load_file(folder / PROBE_VECTORS)
 
 
 def difference(expected: Vectors, found: Vectors, tolerance: float) -> tuple[str, float] | None:

@@ -3,16 +3,13 @@
 B batch, T words, D size of the vectors.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import dacite
 import jax
 import numpy as np
 from jax import export as jax_export
@@ -22,71 +19,13 @@ from tokenizers import Tokenizer
 from maxsearch.data.records import Product
 from maxsearch.data.text_rows import TextRows
 from maxsearch.errors import MaxsearchError
-from maxsearch.files import read_json
 from maxsearch.inputs import EncodedProducts, padded, power_of_two, product_arrays
 from maxsearch.model_files import MODEL, TOKENIZER, read_flat_weights, verify_model
-
-QUERY_PROGRAM = "programs/query.jaxexport"
-PRODUCT_PROGRAM = "programs/product.jaxexport"
-INPUTS = "programs/inputs.json"
+from maxsearch.program_files import INPUTS, PRODUCT_PROGRAM, QUERY_PROGRAM, ProgramInputs, read_inputs
 
 MAX_QUERIES = 256
-FEWEST_TOKENS = 8
 PRODUCT_SIZES = (1, 8, 64)
 """Batches of products are filled up to one of these, or to the size asked for: each size compiles for seconds."""
-
-
-@dataclass(frozen=True)
-class ProgramInputs:
-    """What the programs read and give.
-
-    Attributes:
-      dim: D.
-      dtype: of the computation; vectors are float32 whatever it is.
-      query_tokens: the most tokens of a query; fewer may be given.
-      title_tokens: T, tokens of each text field of a product.
-      texts: text fields of a product, which stand end to end.
-      images: pictures of a product.
-      image_size: (H, W) of a picture in pixels.
-      image_edge: longest side, in pixels, that a catalogue's pictures are fitted to before.
-      pad_id: token that fills rows up.
-    """
-
-    dim: int
-    dtype: str
-    query_tokens: int
-    title_tokens: int
-    texts: int
-    images: int
-    image_size: tuple[int, int]
-    image_edge: int
-    pad_id: int
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that `from_json` turns back."""
-        value: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return value
-
-    @classmethod
-    def from_json(cls, value: Any, *, where: Path) -> "ProgramInputs":
-        """Reads what `to_json` gave.
-
-        Raises:
-          MaxsearchError: a field is missing, unknown or of another type.
-        """
-        try:
-            return dacite.from_dict(cls, value, dacite.Config(strict=True, cast=[tuple]))
-        except (dacite.DaciteError, TypeError, AttributeError) as error:
-            raise MaxsearchError(f"{where} does not describe the programs' inputs ({error}): {MODEL.remedy}") from None
-
-    @property
-    def query_lengths(self) -> tuple[int, ...]:
-        """The lengths that queries are filled up to: a quarter of the longest where that is 8 or more, and the longest.
-
-        Most queries are short, and two lengths cost two programs per batch size.
-        """
-        short = self.query_tokens // 4
-        return (short, self.query_tokens) if short >= FEWEST_TOKENS else (self.query_tokens,)
 
 
 class ExportedEncoder:
@@ -123,8 +62,7 @@ class ExportedEncoder:
         for name in (QUERY_PROGRAM, PRODUCT_PROGRAM, INPUTS):
             if name not in manifest["files"]:
                 raise MaxsearchError(f"the model {folder} has no {name}: {MODEL.remedy}")
-        value = read_json(folder / INPUTS, what="description of the programs' inputs", remedy=MODEL.remedy)
-        return cls(folder, manifest, ProgramInputs.from_json(value, where=folder / INPUTS))
+        return cls(folder, manifest, read_inputs(folder))
 
     @property
     def fingerprint(self) -> str:
