@@ -347,7 +347,8 @@ place.write_manifest = lambda *parts: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_kill_during_export_leaves_the_older_folder_whole(tmp_path: Path) -> None:
+def test_a_kill_during_export_leaves_the_older_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     model = shutil.copytree(tiny.model(), tmp_path / "model")
     before = folder_bytes(model)
     ran = tiny.spawn(["export", "--run", tiny.run(), "--step", 6, "--out", model], script=KILLED)

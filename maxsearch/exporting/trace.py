@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from maxsearch.config import Config, MeshConfig
-from maxsearch.exporting.layout_free import inputs_read, without_layout
+from maxsearch.exporting.layout_free import Compute, inputs_read, without_layout
 from maxsearch.mesh import make_mesh, spec
 from maxsearch.model_files import unflatten_params
 from maxsearch.models.heads import SERVED_HEADS
@@ -41,9 +41,21 @@ def product_vectors(model: SearchModel, batch: Arrays) -> dict[str, Any]:
 
 
 def traced(
-    graph: Any, compute: Callable[..., dict[str, Any]], params: Shapes, batch: Shapes
+    graph: Any,
+    compute: Callable[..., dict[str, Any]],
+    params: Shapes,
+    batch: Shapes,
+    own: Mapping[str, Compute] | None = None,
 ) -> tuple[Callable[[Arrays, Arrays], dict[str, Any]], list[str]]:
-    """The computation as a function of parameters and batch without layout, and the parameters that it reads."""
+    """The computation as a function of parameters and batch without layout, and the parameters that it reads.
+
+    Args:
+      graph: structure of the model.
+      compute: of the model and a batch.
+      params: of all parameters.
+      batch: of the batch; sizes may be symbolic.
+      own: as for `without_layout`.
+    """
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     rows = {
         name: jax.ShapeDtypeStruct(
@@ -55,7 +67,7 @@ def traced(
         trace, results = jax.make_jaxpr(
             lambda flat, b: compute(nnx.merge(graph, unflatten_params(flat)), b), return_shape=True
         )(structs(params), rows)
-    replay, order = without_layout(trace), sorted(params)
+    replay, order = without_layout(trace, own), sorted(params)
     names = [name for name, read in zip(order, inputs_read(trace), strict=False) if read]
     tree = jax.tree.structure(results)
 
