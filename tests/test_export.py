@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.exporting.export import export
+from maxsearch.exporting.probes import probe_products, probe_vectors
 from maxsearch.model_files import flatten_params, read_weights, unflatten_params, verify_model, write_weights
-from maxsearch.exporting.export import export, verify
-from maxsearch.exporting.probes import cosines, probe_products, probe_vectors
 from tests.serving_fakes import FakeConfig, FakeEncoder, folder_bytes
 
 

@@ -81,9 +81,10 @@ def program(graph: Any, compute: Callable[..., dict[str, Any]], params: Shapes, 
 @contextmanager
 def _without_locations() -> Iterator[None]:
     """Programs that do not name the exporting machine's source files: equal models give equal bytes anywhere."""
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(option, before)
