@@ -5,7 +5,7 @@ B batch, T words, D size of the vectors.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dacite
 import numpy as np
@@ -31,7 +31,7 @@ class ProgramInputs:
 
     Attributes:
       dim: D.
-      dtype: of the computation; vectors are float32 whatever it is.
+      dtype: of the computation, float32 or bfloat16; vectors are float32 whatever it is.
       query_tokens: the most tokens of a query; fewer may be given.
       title_tokens: T, tokens of each text field of a product.
       texts: text fields of a product, which stand end to end.
@@ -42,7 +42,7 @@ class ProgramInputs:
     """
 
     dim: int
-    dtype: str
+    dtype: Literal["float32", "bfloat16"]
     query_tokens: int
     title_tokens: int
     texts: int

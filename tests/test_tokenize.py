@@ -2,6 +2,7 @@ import pickle
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -192,3 +193,18 @@ def test_tokens_tell_which_word_they_belong_to(tokenizer):
         assert numbers[row].max() == len(parts) - 1
     template = TextEncoder(bert_like(), 5)
     assert template.words(["red shirt", ""]).tolist() == [[-1, 0, 1, -1, -1], [-1] * 5]
+
+
+def test_threads_share_one_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maxsearch.data.text_rows.MAX_CACHED_TEXTS", 2)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        encoder = TextEncoder(train_tokenizer(["red shoe", "blue hat"], 300), 8)
+        texts = [["red shoe"], ["blue hat"], ["red hat"], ["blue shoe"]] * 200
+        expected = {text[0]: encoder(text)[0].tolist() for text in texts}
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda text: encoder(text)[0].tolist(), texts))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [expected[text[0]] for text in texts]

@@ -46,8 +46,8 @@ class Export:
         if any(judged) != all(judged):
             raise UsageError("--products, --queries and --qrels go together: give all three, or none")
         if self.verify is not None:
-            if self.run_folder is not None or self.out is not None:
-                raise UsageError("--verify checks an exported model: leave --run and --out out")
+            if self.run_folder is not None or self.out is not None or any(judged):
+                raise UsageError("--verify checks an exported model alone: leave --run, --out and the test files out")
             manifest = verify(self.verify, reload=Encoder.from_model)
             print(f"{self.verify}: {said(manifest)}; its files are whole, and model and programs give its vectors")
             return

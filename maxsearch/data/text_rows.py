@@ -99,7 +99,8 @@ class TextRows:
     def _known(self, texts: Sequence[str]) -> dict[str, Int32[np.ndarray, "2 n"]]:
         """Token ids and word numbers of each text."""
         rows = self._rows
-        known = {text: rows[text] for text in texts if text in rows}
+        # Asked once each: another thread may clear the cache between two questions.
+        known = {text: row for text in texts if (row := rows.get(text)) is not None}
         missing = list(dict.fromkeys(text for text in texts if text not in known))
         if missing:
             fresh = self._encode(missing)

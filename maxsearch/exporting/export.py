@@ -27,7 +27,7 @@ from maxsearch.model_files import (
     verify_model,
     write_weights,
 )
-from maxsearch.program_files import INPUTS
+from maxsearch.program_files import INPUTS, read_inputs
 from maxsearch.serving.encoder import EmbeddingModel, ExportableModel
 from maxsearch.serving.program import ExportedEncoder
 from maxsearch.weight_formats import WeightFormat, packed, unpacked
@@ -89,7 +89,7 @@ def export(
             write_programs(stored, draft)
         manifest = write_manifest(draft, MODEL, fields)
         remedy = f"nothing was written to {out}; export with the version of maxsearch that trained the run"
-        _require_agreement(draft, manifest, vectors, reload, remedy)
+        _require_agreement(draft, manifest, vectors, reload, TOLERANCE, remedy)
     return manifest
 
 
@@ -108,7 +108,9 @@ def verify(folder: Path, *, reload: Reload) -> dict[str, Any]:
     """
     manifest = verify_model(folder)
     remedy = "export it again with this version of maxsearch and of its libraries"
-    _require_agreement(folder, manifest, read_probe_vectors(folder), reload, remedy)
+    # Another processor sums in another order too.
+    tolerance = PROGRAM_TOLERANCE[read_inputs(folder).dtype] if INPUTS in manifest["files"] else TOLERANCE
+    _require_agreement(folder, manifest, read_probe_vectors(folder), reload, tolerance, remedy)
     return manifest
 
 
@@ -122,7 +124,7 @@ def _require_finite_params(params: Mapping[str, Any]) -> None:
 
 
 def _require_agreement(
-    folder: Path, manifest: Mapping[str, Any], vectors: Vectors, reload: Reload, remedy: str
+    folder: Path, manifest: Mapping[str, Any], vectors: Vectors, reload: Reload, tolerance: float, remedy: str
 ) -> None:
     model = reload(folder)
     if model.fingerprint != manifest["fingerprint"]:
@@ -130,11 +132,11 @@ def _require_agreement(
             f"the exported model reads back as model {model.fingerprint[:12]}, "
             f"not {manifest['fingerprint'][:12]}: {remedy}"
         )
-    _require_same("model does not give the run's", vectors, probe_vectors(model), TOLERANCE, remedy)
+    _require_same("model does not give the run's", vectors, probe_vectors(model), tolerance, remedy)
     if INPUTS in manifest["files"]:
         programs = ExportedEncoder.load(folder, checksums=False)
-        tolerance = PROGRAM_TOLERANCE[programs.inputs.dtype]
-        _require_same("programs do not give the model's", vectors, probe_vectors(programs), tolerance, remedy)
+        coarser = PROGRAM_TOLERANCE[programs.inputs.dtype]
+        _require_same("programs do not give the model's", vectors, probe_vectors(programs), coarser, remedy)
 
 
 def _require_same(what: str, expected: Vectors, found: Vectors, tolerance: float, remedy: str) -> None:
