@@ -215,7 +215,11 @@ BAD: dict[str, tuple[tuple[Word, ...], int, str]] = {
     ),
     "export: no tokenizer": (("export", "--run", run_without("tokenizer"), "--out", out), 2, "holds no tokenizer"),
     "export: nothing to do": (("export",), 2, "give the run with --run and the folder to write with --out, or a model"),
-    "export: verify and write": (("export", "--verify", "a", "--out", "b"), 2, "leave --run, --out and the test files out"),
+    "export: verify and write": (
+        ("export", "--verify", "a", "--out", "b"),
+        2,
+        "leave --run, --out and the test files out",
+    ),
     "export: half a test": (("export", "--verify", "a", "--queries", "b"), 2, "give all three, or none"),
     "export: verify nothing": (("export", "--verify", "absent"), 1, "no model folder at absent: write it with"),
     "export: onto other files": (
