@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from maxsearch.data import tokenize
+from maxsearch.data import text_rows
 from maxsearch.data.batches import BatchLoader, StreamOptions
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import text_fields
@@ -25,7 +25,7 @@ from maxsearch.data.tokens.encoder import TableEncoder, numbers_shown
 from maxsearch.data.tokens.table import TokenTable
 from maxsearch.errors import UsageError
 
-LARGEST = tokenize.MAX_CACHED_TEXTS
+LARGEST = text_rows.MAX_CACHED_TEXTS
 
 
 def rates(work: Callable[[int], object], batches: int, size: int) -> tuple[float, float]:
@@ -73,7 +73,7 @@ def main() -> None:
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in ways}
     for turn in range(arguments.turns + 1):
         for name, (load, encode) in ways.items():
-            tokenize.MAX_CACHED_TEXTS = 0 if name == "tokenised" else LARGEST
+            text_rows.MAX_CACHED_TEXTS = 0 if name == "tokenised" else LARGEST
             values = (*rates(load, count, size), *rates(encode, count, size))
             if turn:  # the first one fills the cache
                 found[name].append(values)

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ from maxsearch import model_files
 from maxsearch.config import Config, MeshConfig
 from maxsearch.data.keywords import KEYWORDS, Lexicon, token_rows
 from maxsearch.data.layout import Layout
-from maxsearch.data.records import Product, text_fields
+from maxsearch.data.records import Product
 from maxsearch.data.tokenize import TextEncoder, load_tokenizer
-from maxsearch.data.transforms import eval_image
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import read_json
+from maxsearch.inputs import EncodedProducts, padded, power_of_two, product_arrays
 from maxsearch.mesh import make_mesh, put_batch, spec_size
 from maxsearch.models.align import LOSS_TERMS, patch_words
 from maxsearch.models.attribution import additive_parts, product_vectors
-from maxsearch.models.heads import take
+from maxsearch.models.heads import HEADS, SERVED_HEADS, served, take
 from maxsearch.models.search import ProductTokens, Words
 from maxsearch.training.checkpoint import Checkpoints
 from maxsearch.training.optim import make_optimizer, path_name
@@ -38,33 +37,16 @@ PRODUCT_BATCH = 256
 MATCH_BATCH = 1024
 
 
-@dataclass(frozen=True)
-class EncodedProducts:
-    """A batch of products with their unit vectors, in the order they came.
-
-    Attributes:
-      products: the records.
-      p, t, v: fused, title-only and image-only vectors; t and v are of the null token where the modality is missing.
-      weights: how much title and image weigh in p; rows sum to 1.
-    """
-
-    products: list[Product]
-    p: Float32[np.ndarray, "n D"]
-    t: Float32[np.ndarray, "n D"]
-    v: Float32[np.ndarray, "n D"]
-    weights: Float32[np.ndarray, "n 2"]
-
-
 class Encoder:
     """Embeds texts and products in batches of fixed shape, over all local devices.
 
     Attributes:
       config: of the run that trained it.
-      params: nested dicts of parameters: the run's averaged ones.
+      params: nested dicts of parameters: the run's averaged ones, without the heads that only training uses.
       tokenizer: the run's tokenizer.
       lexicon: the run's keywords, None when the model has none.
-      fingerprint: hex SHA-256 over architecture, parameters, tokenizer and keywords; two encoders with the same one
-        agree.
+      fingerprint: hex SHA-256 over architecture, these parameters, tokenizer and keywords; two encoders with the same
+        one agree.
       step: the training step, where it is known.
     """
 
@@ -79,12 +61,12 @@ class Encoder:
         self.config, self.tokenizer, self.step, self.lexicon = config, tokenizer, step, lexicon
         self._mesh = make_mesh(MeshConfig())
         # Pulled to the host first, so that a run's sharded arrays and an export's plain ones take the same way.
-        host = jax.tree.map(np.asarray, params)
+        host = jax.tree.map(np.asarray, served(params))
         with jax.set_mesh(self._mesh):
             self.params = jax.tree.map(lambda x: jax.device_put(x, jax.sharding.PartitionSpec()), host)
             words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
-            graph = model_graph(config, words)
-            self._product = product_program(config, words)
+            graph = model_graph(config, words, SERVED_HEADS)
+            self._product = product_program(config, words, SERVED_HEADS)
         self.fingerprint = fingerprint_of(config, host, tokenizer, lexicon)
         self._query_text = TextEncoder(tokenizer, config.model.query.max_tokens)
         self._title_text = TextEncoder(tokenizer, config.model.title.max_tokens)
@@ -150,6 +132,10 @@ class Encoder:
                 f"{manifest['fingerprint'][:12]}: export it again with this version of maxsearch"
             )
         return encoder
+
+    def with_params(self, params: Any) -> "Encoder":
+        """The same model with other parameters."""
+        return Encoder(self.config, params, self.tokenizer, self.step, self.lexicon)
 
     @property
     def dim(self) -> int:
@@ -260,7 +246,7 @@ class Encoder:
           pixels: of the model's size.
           batch_size: how many at once.
         """
-        own = self._pixels(product)
+        own = pixels(product, self.config.model.images, self.config.model.image.size)
         vectors = []
         for start in range(0, len(pixels), batch_size):
             shown = np.repeat(own[None], len(pixels[start : start + batch_size]), axis=0)
@@ -310,29 +296,23 @@ class Encoder:
         self, products: list[Product], size: int, image: np.ndarray | None = None
     ) -> dict[str, jax.Array]:
         model = self.config.model
-        texts = [field for product in products for field in text_fields(product.title, product.texts, model.texts)]
-        ids, mask = (x.reshape(len(products), -1) for x in self._title_text(texts))
-        if image is None:
-            image = np.stack([self._pixels(product) for product in products])
-        present = np.array([np.arange(model.images) < len(product.images) for product in products])
-        batch = {"ids": ids, "mask": mask, "image": image, "present": present}
+        batch = product_arrays(
+            products, self._title_text, texts=model.texts, images=model.images, size=model.image.size
+        )
+        if image is not None:
+            batch["image"] = image
         with jax.set_mesh(self._mesh):
             return put_batch({name: padded(x, size) for name, x in batch.items()}, self._mesh)
 
-    def _pixels(self, product: Product) -> UInt8[np.ndarray, "N H W 3"]:
-        model = self.config.model
-        shown = (*product.images, *(None,) * model.images)[: model.images]
-        return np.stack([eval_image(data, model.image.size) for data in shown])
 
-
-def product_program(config: Config, words: Words = ()) -> Any:
+def product_program(config: Config, words: Words = (), heads: Collection[str] = HEADS) -> Any:
     """What embeds a batch of products, jitted: (parameters, batch) -> ProductVectors. Made and called under a mesh.
 
     Args:
       config: of the model.
-      words: as for SearchModel.
+      words, heads: as for SearchModel.
     """
-    graph = model_graph(config, words)
+    graph = model_graph(config, words, heads)
     return jax.jit(
         lambda params, b: nnx.merge(graph, params).encode_product(b["ids"], b["mask"], b["image"], b["present"])
     )
@@ -350,25 +330,15 @@ def product_layout(config: Config, size: int) -> Layout:
     }
 
 
-def power_of_two(count: int) -> int:
-    """The next power of two: few shapes, each of which compiles once."""
-    return 1 << (count - 1).bit_length()
-
-
-def padded(rows: np.ndarray, size: int) -> np.ndarray:
-    """Repeats the last row up to `size` rows: a fixed shape compiles once."""
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)]) if len(rows) < size else rows
-
-
 def shapes(params: Any) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter by its path."""
     return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(params)}
 
 
 def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """The shapes of the parameters that the config's model has."""
+    """The shapes of the parameters that an exported model of the config has."""
     with jax.set_mesh(make_mesh(MeshConfig())):
-        return shapes(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+        return shapes(served(jax.eval_shape(lambda: init_params(config, jax.random.key(0)))))
 
 
 def fingerprint_of(

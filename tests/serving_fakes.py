@@ -63,6 +63,9 @@ class FakeEncoder:
         config = FakeConfig(**read_json(folder / CONFIG, what="config", remedy=""))
         return cls(read_weights(folder), config, PreTrainedTokenizerFast.from_pretrained(folder / TOKENIZER))
 
+    def with_params(self, params: dict[str, Any]) -> "FakeEncoder":
+        return FakeEncoder(params, self.config, self.tokenizer)
+
     @property
     def dim(self) -> int:
         return self.config.dim

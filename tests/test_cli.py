@@ -214,6 +214,14 @@ BAD: dict[str, tuple[tuple[Word, ...], int, str]] = {
         "holds no checkpoints: name a run folder",
     ),
     "export: no tokenizer": (("export", "--run", run_without("tokenizer"), "--out", out), 2, "holds no tokenizer"),
+    "export: nothing to do": (("export",), 2, "give the run with --run and the folder to write with --out, or a model"),
+    "export: verify and write": (
+        ("export", "--verify", "a", "--out", "b"),
+        2,
+        "leave --run, --out and the test files out",
+    ),
+    "export: half a test": (("export", "--verify", "a", "--queries", "b"), 2, "give all three, or none"),
+    "export: verify nothing": (("export", "--verify", "absent"), 1, "no model folder at absent: write it with"),
     "export: onto other files": (
         ("export", "--run", always(tiny.run), "--out", always(tiny.catalogue)),
         2,

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.exporting.export import export
+from maxsearch.exporting.probes import probe_products, probe_vectors
 from maxsearch.model_files import flatten_params, read_weights, unflatten_params, verify_model, write_weights
-from maxsearch.serving.export import export, probe_products, probe_vectors
 from tests.serving_fakes import FakeConfig, FakeEncoder, folder_bytes
 
 
@@ -31,7 +32,7 @@ def test_model_folder_holds_weights_config_tokenizer_and_their_checksums(model: 
     files = folder_bytes(model)
     assert {"model.safetensors", "config.json", "tokenizer/tokenizer.json"} <= files.keys()
     assert manifest["kind"] == "maxsearch-model"
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["step"] == 700
     assert manifest["fingerprint"] == encoder.fingerprint
     assert manifest["files"] == {
@@ -205,7 +206,7 @@ DAMAGE = {
         lambda m: edit(m, kind="maxsearch-index"),
         "manifest's kind is 'maxsearch-index', not 'maxsearch-model'",
     ),
-    "newer schema": (lambda m: edit(m, schema_version=2), "has schema version 2 .* and this maxsearch reads version 1"),
+    "older schema": (lambda m: edit(m, schema_version=1), "has schema version 1 .* and this maxsearch reads version 2"),
     "no fingerprint": (lambda m: edit(m, fingerprint=None), "has no 'fingerprint' of type str, so it was altered"),
     "no files": (lambda m: edit(m, files={}), "does not list model.safetensors, so it was altered"),
     "missing file": (

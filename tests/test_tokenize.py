@@ -2,6 +2,7 @@ import pickle
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -159,7 +160,7 @@ def test_cached_rows_equal_fresh_ones_and_survive_pickling(tokenizer):
 
 
 def test_a_full_cache_changes_nothing(tokenizer, monkeypatch):
-    monkeypatch.setattr("maxsearch.data.tokenize.MAX_CACHED_TEXTS", 3)
+    monkeypatch.setattr("maxsearch.data.text_rows.MAX_CACHED_TEXTS", 3)
     small, large = TextEncoder(tokenizer, 8), TextEncoder(tokenizer, 8)
     for start in range(0, len(TITLES), 2):
         texts = TITLES[start : start + 2] + TITLES[:2]
@@ -192,3 +193,18 @@ def test_tokens_tell_which_word_they_belong_to(tokenizer):
         assert numbers[row].max() == len(parts) - 1
     template = TextEncoder(bert_like(), 5)
     assert template.words(["red shirt", ""]).tolist() == [[-1, 0, 1, -1, -1], [-1] * 5]
+
+
+def test_threads_share_one_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maxsearch.data.text_rows.MAX_CACHED_TEXTS", 2)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        encoder = TextEncoder(train_tokenizer(["red shoe", "blue hat"], 300), 8)
+        texts = [["red shoe"], ["blue hat"], ["red hat"], ["blue shoe"]] * 200
+        expected = {text[0]: encoder(text)[0].tolist() for text in texts}
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda text: encoder(text)[0].tolist(), texts))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [expected[text[0]] for text in texts]

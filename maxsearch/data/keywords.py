@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import Stemmer
 from jaxtyping import Int32
 from tokenizers import Regex, Tokenizer, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json, write_json
@@ -185,8 +185,8 @@ def padded(ids: Sequence[int], size: int) -> Int32[np.ndarray, " size"]:
     return row
 
 
-def token_rows(lexicon: Lexicon, tokenizer: PreTrainedTokenizerFast, size: int) -> tuple[tuple[int, ...], ...]:
-    """The token ids of the first `size` keywords, at most 4 of each, as the tokenizer cuts them within a text."""
+def token_rows(lexicon: Lexicon, tokenizer: Any, size: int) -> tuple[tuple[int, ...], ...]:
+    """The token ids of the first `size` keywords, at most 4 of each, as a fast tokenizer cuts them within a text."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()

@@ -7,6 +7,7 @@ K keywords.
 """
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,18 @@ from maxsearch.mesh import gathered, spec
 from maxsearch.models.attention import CrossAttention, CrossBlock
 from maxsearch.models.fusion import Tokens
 from maxsearch.models.layers import Linear, Norm, Transformer, constant, masked_mean, normal
+
+HEADS = (
+    "keywords",
+    "keywords_image",
+    "keywords_product",
+    "mlm_query",
+    "mlm_title",
+    "mpm",
+    "matching",
+    "image_matching",
+)
+SERVED_HEADS = ("matching",)  # what re-ranking reads; the others have done their work when training ends
 
 
 class KeywordHead(nnx.Module):
@@ -133,19 +146,26 @@ def take(tokens: Tokens, rows: Int[Array, " B"]) -> Tokens:
     return Tokens(states, gathered(tokens.mask, None, None).at[rows].get(out_sharding=spec("batch", None)))
 
 
-def make_heads(rngs: nnx.Rngs, config: Config) -> dict[str, Any]:
-    """The heads of the terms that some stage of the config trains, by the term's name."""
+def served(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's parameters without those of the heads that only training uses."""
+    heads = {name: value for name, value in params.get("heads", {}).items() if name in SERVED_HEADS}
+    rest = {name: value for name, value in params.items() if name != "heads"}
+    return rest | ({"heads": heads} if heads else {})
+
+
+def make_heads(rngs: nnx.Rngs, config: Config, names: Collection[str] = HEADS) -> dict[str, Any]:
+    """The heads of the terms that some stage of the config trains, by the term's name; of those named only."""
     model = config.model
+    trained = [name for name in HEADS if name in names and config.uses(name)]
     heads: dict[str, Any] = {}
-    for name in ("keywords", "keywords_image", "keywords_product"):
-        if config.uses(name):
+    for name in trained:
+        if name in ("keywords", "keywords_image", "keywords_product"):
             heads[name] = KeywordHead(rngs, model)
-    for name, width in (("mlm_query", model.query.width), ("mlm_title", model.title.width)):
-        if config.uses(name):
+        elif name in ("mlm_query", "mlm_title"):
+            width = model.query.width if name == "mlm_query" else model.title.width
             heads[name] = MaskedWordHead(rngs, model, width)
-    if config.uses("mpm"):
-        heads["mpm"] = MaskedPatchHead(rngs, model)
-    for name in ("matching", "image_matching"):
-        if config.uses(name):
+        elif name == "mpm":
+            heads[name] = MaskedPatchHead(rngs, model)
+        else:
             heads[name] = MatchingHead(rngs, model, title=name == "matching")
     return heads

@@ -14,6 +14,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from maxsearch.config import FusionConfig, ImageConfig, ModelConfig, TextConfig
 from maxsearch.mesh import gathered, spec
 
+Size = Any
+"""An int, or a symbolic size while a program is exported."""
+
 NORM_EPSILON = 1e-6
 REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -66,7 +69,7 @@ def merged(x: Float[Array, "B T D"]) -> Float[Array, "N D"]:
     return jax.lax.reshape(x, (B * T, D), out_sharding=spec("batch", None))
 
 
-def rows_of(x: Float[Array, "N D"], batch: int) -> Float[Array, "B T D"]:
+def rows_of(x: Float[Array, "N D"], batch: Size) -> Float[Array, "B T D"]:
     """Reverses `merged`."""
     return jax.lax.reshape(x, (batch, x.shape[0] // batch, x.shape[1]), out_sharding=spec("batch", None, None))
 

@@ -4,7 +4,7 @@ B batch, T words, P patches, D widths of the towers, E size of the compared vect
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -16,7 +16,7 @@ from maxsearch.config import Config
 from maxsearch.mesh import spec
 from maxsearch.models.align import make_aligner
 from maxsearch.models.fusion import FusionInputs, Tokens, make_fusion
-from maxsearch.models.heads import make_heads
+from maxsearch.models.heads import HEADS, make_heads
 from maxsearch.models.layers import Linear, constant, l2_normalize, masked_mean, normal
 from maxsearch.models.text import TextEncoder
 from maxsearch.models.vision import ImageEncoder
@@ -85,13 +85,14 @@ class SearchModel(nnx.Module):
     The three encoders follow MAKE (Taobao, arXiv 2301.12646: the query has a text encoder of its own).
     """
 
-    def __init__(self, config: Config, rngs: nnx.Rngs, words: Words = ()) -> None:
+    def __init__(self, config: Config, rngs: nnx.Rngs, words: Words = (), heads: Collection[str] = HEADS) -> None:
         """Draws the parameters.
 
         Args:
           config: the run's config.
           rngs: the source of randomness.
           words: the token ids of each keyword, the most frequent first, at most `model.keywords` of them.
+          heads: those of these names only are made, where the config's losses use them.
         """
         model = config.model
         # Own weights, one start: a word that training hardly sees still matches itself across the two towers (ours).
@@ -111,7 +112,7 @@ class SearchModel(nnx.Module):
         self.logit_scale = constant((), (), math.log(config.loss.scale))
         # SigLIP: at the start almost every pair is a negative, and the bias says so.
         self.logit_bias = constant((), (), -10.0)
-        self.heads = nnx.Dict(make_heads(rngs, config))
+        self.heads = nnx.Dict(make_heads(rngs, config, heads))
         self.aligner = make_aligner(rngs, config, words)
 
     def encode_query(

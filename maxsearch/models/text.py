@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from maxsearch.config import ModelConfig, TextConfig
 from maxsearch.mesh import gathered, spec
-from maxsearch.models.layers import Norm, Transformer, dropout, normal
+from maxsearch.models.layers import Norm, Size, Transformer, dropout, normal
 
 
 class TextEncoder(nnx.Module):
@@ -52,7 +52,7 @@ class TextEncoder(nnx.Module):
         x = dropout(x, self._dropout, key)
         return self.norm(self.blocks(x, mask, key))
 
-    def _positions(self, places: int, fields: int) -> Float[Array, "T D"]:
+    def _positions(self, places: Size, fields: int) -> Float[Array, "T D"]:
         """Where each place stands in its field; texts may have fewer places than the model reads, in every field."""
         table = self.position[...].astype(self._dtype)
         if fields == 1:

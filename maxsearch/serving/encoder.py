@@ -69,3 +69,5 @@ class ExportableModel(EmbeddingModel, Protocol):
     def tokenizer(self) -> Tokenizer: ...  # noqa: D102
     @property
     def lexicon(self) -> Lexicon | None: ...  # noqa: D102
+
+    def with_params(self, params: Mapping[str, Any]) -> "ExportableModel": ...  # noqa: D102

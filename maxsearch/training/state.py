@@ -1,5 +1,6 @@
 """What a training step carries from one to the next."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Int, Key, PRNGKeyArray
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
 from maxsearch.losses.bank import Bank, empty_bank
+from maxsearch.models.heads import HEADS
 from maxsearch.models.search import SearchModel, Words
 
 
@@ -37,9 +39,9 @@ class TrainState:
     bank: Bank | None = None
 
 
-def model_graph(config: Config, words: Words = ()) -> Any:
-    """The model's structure without its parameters, for `nnx.merge(graph, params)`; `words` as for SearchModel."""
-    return nnx.split(nnx.eval_shape(lambda: SearchModel(config, nnx.Rngs(0), words)), nnx.Param, ...)[0]
+def model_graph(config: Config, words: Words = (), heads: Collection[str] = HEADS) -> Any:
+    """The model's structure without its parameters, for `nnx.merge(graph, params)`; arguments as for SearchModel."""
+    return nnx.split(nnx.eval_shape(lambda: SearchModel(config, nnx.Rngs(0), words, heads)), nnx.Param, ...)[0]
 
 
 def init_params(config: Config, key: PRNGKeyArray) -> Any:

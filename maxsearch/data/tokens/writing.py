@@ -10,7 +10,8 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from maxsearch.data.records import Interaction, Product
-from maxsearch.data.tokenize import frame_of, plain_backend, printable, save_tokenizer, tokenizer_fingerprint
+from maxsearch.data.text_rows import frame_of, printable
+from maxsearch.data.tokenize import plain_backend, save_tokenizer, tokenizer_fingerprint
 from maxsearch.data.tokens.table import (
     BEGINS,
     ENDS,

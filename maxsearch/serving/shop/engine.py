@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.explain.explain import explain
+from maxsearch.inputs import power_of_two
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.filters.masks import MaskCache
 from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, QueryInput, Wanted
@@ -195,8 +196,3 @@ def row_of(view: View, product_id: str) -> int:
     if row is None:
         raise NotFoundError
     return row
-
-
-def power_of_two(count: int) -> int:
-    """The next power of two: few shapes, each of which compiles once."""
-    return 1 << max(count - 1, 0).bit_length()
