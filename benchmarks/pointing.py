@@ -5,7 +5,7 @@ python benchmarks/pointing.py --run RUN --catalogue CATALOGUE
 RUN is a run of any preset on CATALOGUE, a folder of `maxsearch.data.synthetic.write_catalogue`. Prints one JSON line:
 the pointing game's figures of `maxsearch explain --alignments`, and those of two maps that explain does not use, on its
 cells: the gradient of the word's score by the pixels times the pixels (less the paint), and occlusion with the title in
-place. With them stands how long the maps of one product take, in milliseconds, the median without the first product.
+place. With them stands how long `explain` takes for one product, in milliseconds, for its title as the query: the median.
 """
 
 import argparse
@@ -22,12 +22,16 @@ from flax import nnx
 from maxsearch.data.records import Product
 from maxsearch.data.transforms import eval_image
 from maxsearch.encode import Encoder
+from maxsearch.explain.explain import explain
 from maxsearch.explain.maps import border_colour, cells_of, occlusion, painted
 from maxsearch.explain.pointing import PointingGame, places, play, read_alignments
 from maxsearch.mesh import put_batch
 from maxsearch.models.search import SearchModel
 from maxsearch.serving.catalogue import catalogue
 from maxsearch.training.state import model_graph
+
+
+TIMED = 20
 
 
 class Gradients:
@@ -93,18 +97,21 @@ def main() -> None:
     file = arguments.catalogue / "products.test.parquet"
     used = play(encoder, read(file, encoder.image_edge), alignments, arguments.most)
 
-    game, clock = PointingGame(), []
+    game = PointingGame()
     gradients = None if encoder.config.model.align.visual_words else Gradients(encoder)
     known = [one for one in read(file, encoder.image_edge) if one.product_id in alignments][: arguments.most]
     for product in known:
-        start = time.perf_counter()
         hidden = occlusion(encoder, product)
-        clock.append(time.perf_counter() - start)
         for word, inside in places(encoder, alignments[product.product_id], hidden.rows, hidden.columns).items():
             query = encoder.encode_queries([word])
             game.add("occlusion with the title", with_title(encoder, product, query)[0], inside)
             if gradients is not None:
                 game.add("gradient x input", gradients.maps(product, query)[0], inside)
+    clock = []
+    for product in [known[0], *known[:TIMED]]:  # the first one compiles
+        start = time.perf_counter()
+        explain(encoder, product.title, product)
+        clock.append(time.perf_counter() - start)
     print(
         json.dumps(
             {
