@@ -5,7 +5,7 @@ python benchmarks/pointing.py --run RUN --catalogue CATALOGUE
 RUN is a run of any preset on CATALOGUE, a folder of `maxsearch.data.synthetic.write_catalogue`. Prints one JSON line:
 the pointing game's figures of `maxsearch explain --alignments`, and those of two maps that explain does not use, on its
 cells: the gradient of the word's score by the pixels times the pixels (less the paint), and occlusion with the title in
-place. With them stands how long `explain` takes for one product, in milliseconds, for its title as the query: the median.
+place. With them stands how long `explain` takes for a product and its title as the query: the median in milliseconds.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from maxsearch.mesh import put_batch
 from maxsearch.models.search import SearchModel
 from maxsearch.serving.catalogue import catalogue
 from maxsearch.training.state import model_graph
-
 
 TIMED = 20
 
