@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.retrieval import Ranking, TopK, top_k
+from maxsearch.serving.nearest import FEW_QUERIES, ExactNearest
 from maxsearch.topk import budget
 from maxsearch.topk.budget import host_sizes, shard_sizes
 from maxsearch.topk.candidates import Candidates
@@ -206,7 +207,7 @@ def test_sizes_shrink_with_the_memory_that_is_given() -> None:
 
 def test_memory_that_is_too_little_is_refused_with_what_would_do() -> None:
     queries = np.ones((2000, 32), np.float32)
-    with pytest.raises(UsageError, match=r"^1 MB are too little for an exact search of 2,000 queries to 100 ranks") as e:
+    with pytest.raises(UsageError, match=r"^1 MB are too little for an exact search of 2,000 queries") as e:
         TopK(queries, 100, memory=10**6)
     enough = int(str(e.value).split("--search-memory must be ")[1].split(" MB")[0])
     TopK(queries, 100, memory=(enough + 1) * 10**6)
@@ -216,6 +217,16 @@ def test_little_memory_finds_the_same() -> None:
     rng = np.random.default_rng(6)
     queries, products = whole_numbers(rng, 300), whole_numbers(rng, 3000)
     equal(top_k(queries, blocks(products, 999), 50, memory=1_500_000), queries, products, 50)
+
+
+def test_the_search_of_an_index_gives_the_same_for_few_queries_and_for_many() -> None:
+    rng = np.random.default_rng(7)
+    queries, vectors = whole_numbers(rng, FEW_QUERIES + 1), whole_numbers(rng, 70)
+    for k in (20, 75):
+        many, few = (ExactNearest(vectors).search(queries[first:], k) for first in (0, 1))
+        for all_of_them, some in zip(many, few, strict=True):
+            assert all_of_them.dtype == some.dtype
+            np.testing.assert_array_equal(all_of_them[1:], some)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
