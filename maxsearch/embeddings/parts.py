@@ -17,7 +17,7 @@ from maxsearch.files import write_json
 ID = "id"
 SETTINGS = "settings.json"
 
-Vectors = Mapping[str, Float32[np.ndarray, "N _"]]
+Vectors = Mapping[str, Float32[np.ndarray, "_ _"]]
 
 
 class Parts:
