@@ -30,7 +30,7 @@ import numpy as np
 SETS = ("random", "clustered", "sorted")
 SYSTEMS = ("ours", "faiss")
 CENTRES, NOISE = 1000, 1.0
-READ = 1 << 14
+READ = 1 << 12
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

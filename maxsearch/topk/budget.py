@@ -24,7 +24,7 @@ DEVICE_BLOCKS = (
 )
 LEAST_SPARE, USUAL_SPARE = 32, 128
 
-HOST_BYTES_PER_SCORE = 12
+HOST_BYTES_PER_SCORE = 16
 """Two blocks of scores on their way, and what picking candidates from one of them takes at most."""
 DEVICE_BYTES_PER_SCORE = 16
 """A block of scores, the same beside what was kept, and as much again for sorting."""
