@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from maxsearch import files
 from maxsearch.data.records import Product
 from maxsearch.embeddings import embed as embed_module
-from maxsearch.embeddings import formats
 from maxsearch.embeddings.embed import EmbedOptions, embed
 from maxsearch.embeddings.parts import vectors_of
 from maxsearch.encode import Encoder
@@ -204,7 +204,7 @@ def test_a_failure_while_writing_leaves_the_older_file(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(formats.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         make(tmp_path / "e.parquet", products=products, dtype="float16")
     assert (tmp_path / "e.parquet").read_bytes() == before
     second = counting()

@@ -1,9 +1,6 @@
 """The files that embeddings are written to: NumPy's, with the identifiers beside, or Parquet."""
 
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import pyarrow.parquet as pq
 
 from maxsearch.embeddings.parts import Vectors, lists_of
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.files import write_json
+from maxsearch.files import file_in_place, write_json
 
 DTYPES: Mapping[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 SUFFIXES = (".npy", ".parquet")
@@ -97,19 +94,3 @@ def write_parquet(out: Path, key: str, blocks: Iterable[Block], dtype: str, fact
             writer.write_table(table)
         if writer is not None:
             writer.close()
-
-
-@contextmanager
-def file_in_place(path: Path) -> Iterator[Any]:
-    """Opens a file beside `path` that takes its place, flushed to disk, when the block ends without an error."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
