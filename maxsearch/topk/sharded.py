@@ -41,10 +41,11 @@ class ShardedTopK:
     def absorb(self, block: Float32[np.ndarray, "N D"], start: int, count: int) -> None:
         """Takes the block whose first `count` products stand in the catalogue from `start` on.
 
-        Its length is a multiple of the number of devices. It may not be changed before the next one was taken.
+        Its length is a multiple of the number of devices.
         """
         with jax.set_mesh(self._mesh):
-            products = jax.device_put(block, self._put(SPLIT))
+            # A copy, even where the device could read it in place: the programs may run after the block is changed.
+            products = jax.device_put(block, self._put(SPLIT), may_alias=False)
             for part, queries in enumerate(self._parts):
                 self._scores[part], self._rows[part] = self._absorb(
                     self._scores[part], self._rows[part], queries, products, np.int32(start), np.int32(count)
