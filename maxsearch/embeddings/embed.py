@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -83,43 +83,53 @@ def embed(
       UsageError, MaxsearchError: a file cannot be read, holds too many unusable rows, or the model's vectors are not
         finite.
     """
-    written = {}
+    # What is wrong with the queries is told before any product is embedded.
     texts = None if options.queries is None else read_queries(options.queries, options.columns)
+    written = {}
     if options.products is not None:
-        product_columns(options.products, options.columns)
-        rows: Iterable[Product] = catalogue(
-            products=options.products,
-            data=None,
-            columns=options.columns,
-            image_dir=options.image_dir,
-            edge=edge,
-            max_bad_fraction=options.max_bad_fraction,
-        )
-        if progress is not None:
-            rows = progress.track(rows, "embedding products", row_count(options.products))
-        names = VECTORS[options.vectors]
-
-        def of_products(rest: Iterator[Product]) -> Iterator[tuple[list[str], Vectors]]:
-            for batch in encoder.encode_products(rest):
-                yield [product.product_id for product in batch.products], {x: getattr(batch, x) for x in names}
-
-        settings = source_settings(options.products, options) | {"vectors": options.vectors}
-        count = written_in_parts(options, options.out, "product_id", settings, encoder, iter(rows), of_products)
-        written[options.out] = count
-    if texts is not None:
-        asked = [(name, text) for name, text in texts.items() if text]
-        if len(asked) < len(texts):
-            print(f"left out {len(texts) - len(asked)} queries of {options.queries} without text", file=sys.stderr)
-
-        def of_queries(rest: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], Vectors]]:
-            while chunk := list(islice(rest, PART)):
-                yield [name for name, _ in chunk], {"q": encoder.encode_queries([text for _, text in chunk])}
-
-        assert options.queries is not None
-        settings = source_settings(options.queries, options)
-        count = written_in_parts(options, options.queries_out, "query_id", settings, encoder, iter(asked), of_queries)
-        written[options.queries_out] = count
+        written[options.out] = embed_products(options, options.products, encoder, edge, progress)
+    if options.queries is not None and texts is not None:
+        written[options.queries_out] = embed_queries(options, options.queries, texts, encoder)
     return written
+
+
+def embed_products(
+    options: EmbedOptions, source: Path, encoder: EmbeddingModel, edge: int, progress: Progress | None
+) -> int:
+    """Embeds the catalogue; returns its number of rows."""
+    product_columns(source, options.columns)
+    rows: Iterable[Product] = catalogue(
+        products=source,
+        data=None,
+        columns=options.columns,
+        image_dir=options.image_dir,
+        edge=edge,
+        max_bad_fraction=options.max_bad_fraction,
+    )
+    if progress is not None:
+        rows = progress.track(rows, "embedding products", row_count(source))
+    names = VECTORS[options.vectors]
+
+    def embedded(rest: Iterator[Product]) -> Iterator[tuple[list[str], Vectors]]:
+        for batch in encoder.encode_products(rest):
+            yield [product.product_id for product in batch.products], {x: getattr(batch, x) for x in names}
+
+    settings = source_settings(source, options) | {"vectors": options.vectors}
+    return written_in_parts(options, options.out, "product_id", settings, encoder, iter(rows), embedded)
+
+
+def embed_queries(options: EmbedOptions, source: Path, texts: Mapping[str, str], encoder: EmbeddingModel) -> int:
+    """Embeds the queries that have text; returns their number."""
+    asked = [(name, text) for name, text in texts.items() if text]
+    if len(asked) < len(texts):
+        print(f"left out {len(texts) - len(asked)} queries of {source} without text", file=sys.stderr)
+
+    def embedded(rest: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], Vectors]]:
+        while chunk := list(islice(rest, PART)):
+            yield [name for name, _ in chunk], {"q": encoder.encode_queries([text for _, text in chunk])}
+
+    settings = source_settings(source, options)
+    return written_in_parts(options, options.queries_out, "query_id", settings, encoder, iter(asked), embedded)
 
 
 def source_settings(source: Path, options: EmbedOptions) -> dict[str, Any]:
