@@ -18,6 +18,7 @@ from tyro.conf import subcommand
 from maxsearch import __version__
 from maxsearch.commands.ablate import Ablate
 from maxsearch.commands.data import Data
+from maxsearch.commands.embed import Embed
 from maxsearch.commands.evaluate import Evaluate
 from maxsearch.commands.explain import Explain
 from maxsearch.commands.export import Export
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Any] = {
     "explain": Explain,
     "ablate": Ablate,
     "export": Export,
+    "embed": Embed,
     "index": Index,
     "search": Search,
 }
