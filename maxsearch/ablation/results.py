@@ -12,9 +12,9 @@ from jaxtyping import Float64
 from maxsearch.ablation.jobs import Plan
 from maxsearch.ablation.ladder import Part, Rung
 from maxsearch.errors import MaxsearchError
+from maxsearch.evaluation.bootstrap import RESAMPLES, Interval, bootstrap
 from maxsearch.evaluation.comparison import Difference, paired_differences
 from maxsearch.evaluation.embedded import IMAGE_ONLY, OURS, TEXT_ONLY
-from maxsearch.evaluation.metrics import RESAMPLES, Interval, bootstrap
 
 METRICS = ("ndcg@10", "recall@100")
 SYSTEMS: dict[Part, str] = {"product": OURS, "title": TEXT_ONLY, "image": IMAGE_ONLY}
