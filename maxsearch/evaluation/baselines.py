@@ -1,7 +1,7 @@
 """Rankings to compare with: BM25 over the titles, and chance."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import bm25s
 import numpy as np
@@ -77,7 +77,7 @@ def random_ranking(queries: int, products: int, k: int, *, seed: int = 0) -> Ran
 class TitleBm25:
     """BM25 over the titles with the further texts behind, as a ranker."""
 
-    name = "BM25"
+    name: str = "BM25"
 
     def start(self, task: Task) -> None:
         """As `Ranker`."""
@@ -113,7 +113,7 @@ class TitleBm25:
 class Chance:
     """Products drawn evenly, as a ranker."""
 
-    name = "random"
+    name: str = "random"
 
     def start(self, task: Task) -> None:
         """As `Ranker`."""
@@ -138,7 +138,7 @@ def parse_baselines(specs: Sequence[str]) -> list[Ranker]:
     Raises:
       UsageError: there is none of that name.
     """
-    known = {"bm25": TitleBm25, "random": Chance}
+    known: dict[str, Callable[[], Ranker]] = {"bm25": TitleBm25, "random": Chance}
     for spec in specs:
         if spec not in known:
             raise UsageError(f"--baseline {spec} is not known: give {' or '.join(known)}")

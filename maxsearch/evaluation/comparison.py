@@ -69,21 +69,21 @@ def compare(
       system by system, metric by metric; none for a metric that either of the two does not have.
     """
     base = values[against]
-    keys = [
-        (system, metric)
-        for system, theirs in values.items()
+    columns = {
+        (system, metric): theirs - ours
+        for system, of in values.items()
         for metric in metrics
-        if system != against and theirs[metric] is not None and base[metric] is not None
-    ]
-    if not keys:
+        if system != against and (theirs := of[metric]) is not None and (ours := base[metric]) is not None
+    }
+    if not columns:
         return []
-    columns = np.stack([np.subtract(values[system][metric], base[metric]) for system, metric in keys], axis=1)
-    found = dict(zip(keys, paired_differences(columns, resamples=resamples, seed=seed), strict=True))
+    table = np.stack(list(columns.values()), axis=1)
+    found = dict(zip(columns, paired_differences(table, resamples=resamples, seed=seed), strict=True))
     corrected: dict[tuple[str, str], float] = {}
     for metric in metrics:
-        family = [key for key in keys if key[1] == metric]
+        family = [key for key in columns if key[1] == metric]
         corrected |= zip(family, holm([found[key].p for key in family]), strict=True)
-    return [Comparison(key[0], against, key[1], found[key], corrected[key]) for key in keys]
+    return [Comparison(key[0], against, key[1], found[key], corrected[key]) for key in columns]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

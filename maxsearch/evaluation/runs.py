@@ -19,8 +19,6 @@ from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.retrieval import Ranking
 from maxsearch.files import write_bytes
 
-SMALLEST = np.finfo(np.float32).tiny  # some readers take anything closer to zero for zero
-
 
 def text_lines(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
     """Streams the lines of a UTF-8 file (plain or .gz) that are not blank, with their numbers from 1.
@@ -92,17 +90,13 @@ def _score(cell: str, path: Path, number: int) -> float:
 
 def _trec_order(scores: dict[str, float]) -> list[str]:
     with np.errstate(over="ignore"):
-        single = _as_read(np.array(list(scores.values())).astype(np.float32)).tolist()
+        single = np.array(list(scores.values())).astype(np.float32).tolist()
     return [
         product
         for _, _, product in sorted(
             ((score, product.encode(), product) for score, product in zip(single, scores, strict=True)), reverse=True
         )
     ]
-
-
-def _as_read(scores: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
-    return np.where(np.abs(scores) < SMALLEST, np.float32(0), scores)
 
 
 def trec_order(ranking: Ranking, products: Sequence[str]) -> Ranking:
@@ -112,7 +106,7 @@ def trec_order(ranking: Ranking, products: Sequence[str]) -> Ranking:
       ranking: with scores in descending order.
       products: identifier per product of the catalogue.
     """
-    rows, scores = ranking.rows.copy(), _as_read(ranking.scores)
+    rows, scores = ranking.rows.copy(), ranking.scores
     tied = ((scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] >= 0)).any(axis=1)
     if tied.any():
         some = rows[tied]
