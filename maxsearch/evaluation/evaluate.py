@@ -48,7 +48,7 @@ from maxsearch.progress import Progress
 __all__ = ["EvaluateOptions", "evaluate"]
 
 PAIR_BLOCK = 65_536  # pairs whose scores are asked for at a time
-TIED_SHARE = 0.05  # of the queries, from which on tied ranks are told of
+TIED_SHARE = 0.05  # of the queries, from which on ties are told of
 
 
 def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progress | None = None) -> Evaluation:
@@ -129,7 +129,7 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
             k=options.k,
             seed=options.seed,
         ),
-        warnings=[*_tied(ours), *_leaks(options, texts, judged, catalogue, training)],
+        warnings=[*_tied(_cut(ours, options.k)), *_leaks(options, texts, judged, catalogue, training)],
         worst=worst(ndcg[OURS], _cut(ours, options.k), judged, texts, catalogue),
         weights=weights_by(np.concatenate(catalogue.weights), catalogue.attributes[options.weights_by])
         if options.weights_by
@@ -240,17 +240,15 @@ def _leaks(
 
 
 def _tied(ranking: Ranking) -> list[Warned]:
-    """Tells of a model that gives the first ten products of many queries one score."""
-    first = ranking.scores[:, :10]
-    if first.shape[1] < 2:
-        return []
-    tied = int((first[:, 0] == first[:, -1]).sum())
-    if tied <= TIED_SHARE * len(first):
+    """Tells of a model that gives all products that it returns for a query one score, and does so often."""
+    K = ranking.scores.shape[1]
+    tied = int((ranking.scores[:, 0] == ranking.scores[:, -1]).sum()) if K > 1 else 0
+    if tied <= TIED_SHARE * len(ranking.scores):
         return []
     return [
         Warned(
             "tied_scores",
-            f"ours gives its first {first.shape[1]} products one and the same score for {tied:,} of {len(first):,} "
+            f"ours gives the first {K} products one and the same score for {tied:,} of {len(ranking.scores):,} "
             "queries, so that their order is that of their identifiers and says nothing: has the model collapsed?",
         )
     ]

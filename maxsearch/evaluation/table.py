@@ -28,6 +28,7 @@ NOTHING = "-"
 MOST_VALUES = 20
 NAME_WIDTH = 22
 INTERVAL_WIDTH = 13
+SYSTEM_WIDTH = 10
 
 
 def print_table(
@@ -47,7 +48,7 @@ def print_table(
         for table in _all_metrics(evaluation, console.width):
             console.print(table)
     if slices:
-        for table in _slices(evaluation):
+        for table in _slices(evaluation, console.width):
             console.print(table)
     for line in notes(evaluation, slices=slices):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -96,23 +97,36 @@ def _all_metrics(evaluation: Evaluation, width: int) -> list[Table]:
     return tables
 
 
-def _slices(evaluation: Evaluation) -> list[Table]:
-    """nDCG@10 of each system on the parts of every slicing."""
-    names = [row.name for row in evaluation.rows]
+def _slices(evaluation: Evaluation, width: int) -> list[Table]:
+    """nDCG@10 of each system on the parts of every slicing, in as many tables as the width asks for."""
     parts: dict[str, list[SliceRow]] = {}
     for row in evaluation.slices:
         parts.setdefault(row.slice, []).append(row)
     tables = []
     for slicing, rows in parts.items():
-        table = _table(f"{slicing}\n(of {rows[0].of})", ["queries", *(name.replace(" ", "\n") for name in names)])
-        for row in rows:
-            table.add_row(
-                Text(row.value),
-                f"{row.queries:,}{'*' if row.few else ''}",
-                *(_with_margin(row.systems.get(name)) for name in names),
-            )
-        tables.append(table)
+        for names in _side_by_side([row.name for row in evaluation.rows], width - NAME_WIDTH - len("queries") - 3):
+            table = _table(f"{slicing}\n(of {rows[0].of})", ["queries"])
+            for name in names:
+                table.add_column(Text(name), justify="right", max_width=SYSTEM_WIDTH, overflow="fold")
+            for row in rows:
+                queries = f"{row.queries:,}{'*' if row.few else ''}"
+                table.add_row(Text(row.value), queries, *(_with_margin(row.systems.get(name)) for name in names))
+            tables.append(table)
     return tables
+
+
+def _side_by_side(names: Sequence[str], width: int) -> list[list[str]]:
+    """The systems in groups that fit."""
+    groups: list[list[str]] = [[]]
+    left = width
+    for name in names:
+        needed = min(SYSTEM_WIDTH, max(map(len, [*name.split(), "±0.000"]))) + 2
+        if needed > left and groups[-1]:
+            groups.append([])
+            left = width
+        groups[-1].append(name)
+        left -= needed
+    return groups
 
 
 def _table(corner: str, columns: Sequence[str]) -> Table:
