@@ -31,8 +31,9 @@ class Evaluate:
     """Names of columns that differ from the field's: --map title=title_sparse."""
     image_dir: OptionalPath = None
     """Folder of the pictures when the image column holds paths."""
-    train: OptionalPath = None
-    """The prepared data of training: slices by what was seen, and checks for leaks."""
+    train: Annotated[Path | None, arg(metavar="PATH|none")] = None
+    """The prepared data of training, for slices by what was seen and checks for leaks: those of --run while they are
+    there; `none` does without."""
     fail_on_leak: bool = False
     """End with an error where the test was seen in training; needs --train."""
     k: Annotated[int, arg(aliases=["-k"])] = 100
@@ -75,14 +76,26 @@ class Evaluate:
         from maxsearch.evaluation.table import print_table
         from maxsearch.files import write_json
         from maxsearch.progress import Progress
+        from maxsearch.training.run_folder import training_data
 
+        if (self.run_folder is None) == (self.model is None):
+            raise UsageError("give the model to evaluate with either --run or --model")
+        if self.step is not None and self.run_folder is None:
+            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
+        train = self.train
+        if train is None and self.run_folder is not None:
+            train = training_data(self.run_folder)
+        elif train == Path("none"):
+            train = None
+        if self.fail_on_leak and train is None:
+            raise UsageError("--fail-on-leak needs the training data: name them with --train")
         options = EvaluateOptions(
             products=self.products,
             queries=self.queries,
             qrels=self.qrels,
             columns=columns_of(self.map),
             image_dir=self.image_dir,
-            train=self.train,
+            train=train,
             k=self.k,
             relevant_grade=self.relevant_grade,
             save_run=self.save_run,
@@ -95,12 +108,6 @@ class Evaluate:
             max_bad_fraction=self.max_bad_fraction,
             seed=self.seed,
         )
-        if (self.run_folder is None) == (self.model is None):
-            raise UsageError("give the model to evaluate with either --run or --model")
-        if self.step is not None and self.run_folder is None:
-            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
-        if self.fail_on_leak and self.train is None:
-            raise UsageError("--fail-on-leak needs the training data: name them with --train")
         if self.out is not None and self.out.is_dir():
             raise UsageError(f"--out {self.out} is a folder: give the name of a file")
         if self.per_query is not None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.retrieval import Ranking
