@@ -164,12 +164,16 @@ def test_table_fits_80_columns_with_many_systems(options: EvaluateOptions, tmp_p
     runs = [tmp_path / f"a_system_with_a_rather_long_name_{number}.run" for number in range(3)]
     for path in runs:
         path.write_text("q0 Q0 p000 1 9 t\n")
-    evaluation = evaluate(replace(options, compare=runs), WordEncoder())
+    rows = [row | {"colour": row["name"].split()[0]} for row in csv.DictReader(options.products.open())]
+    coloured = replace(options, products=table(tmp_path / "coloured.csv", rows), slices=("colour",), compare=runs)
+    evaluation = evaluate(coloured, WordEncoder())
     short = shown(evaluation, 80)
     assert "1.000 1.000-1.000" in short and "recall@10 " not in short and "query length" not in short
     full = shown(evaluation, 80, all_metrics=True, slices=True)
     assert all(name in full for name in ("precision@10", "relevance@10", "hit@10", "MAP", "AUC"))
-    assert all(name in full for name in ("query length", "title says the query", "fully", "±0.000"))
+    assert all(
+        name in full for name in ("colour\n", "queries", "±0.000", "One part only, and so no table: query length")
+    )
     for text in (short, full):
         tables = [line for line in text.splitlines() if not line.endswith(".")]
         assert max(map(len, tables)) <= 80 and "…" not in text

@@ -86,6 +86,9 @@ def test_a_part_of_the_queries_is_their_average() -> None:
     rows = slice_rows([slicing], {}, ndcg, relevance)
     assert [(row.value, row.queries, row.judgments, row.few) for row in rows] == [("a", 2, 3, True), ("c", 1, 1, True)]
     assert rows[0].systems["ours"].mean == 0.75 and rows[1].systems["other"].mean == 1
+    assert rows[0].differences["other"].mean == -0.75 and set(rows[0].differences) == {"other"}
+    # Of the paired differences -1 and -0.5, a resample has a mean between them.
+    assert (rows[0].differences["other"].low, rows[0].differences["other"].high) == (-1, -0.5)
 
 
 def test_relevant_products_outside_a_part_neither_help_nor_harm() -> None:

@@ -49,6 +49,7 @@ class SliceRow:
       left_out: queries that are not averaged over because a system's ranks end before ten are left.
       few: whether there are too few queries to say much.
       systems: the figures; a TREC run that ends too early for the part is left out.
+      differences: each other system less ours on the same queries, with its paired interval.
     """
 
     slice: str
@@ -59,6 +60,7 @@ class SliceRow:
     left_out: int
     few: bool
     systems: dict[str, Interval]
+    differences: dict[str, Interval]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 
 from maxsearch.evaluation.bootstrap import bootstrap
+from maxsearch.evaluation.embedded import OURS
 from maxsearch.evaluation.metrics import BLOCK, IDEAL_DEPTH, Relevance
 from maxsearch.evaluation.results import SliceRow
 from maxsearch.evaluation.slices import QUERIES, Slicing
@@ -171,8 +172,15 @@ def _rows(
 ) -> list[SliceRow]:
     if not found:
         return []
-    intervals = bootstrap(np.stack(list(found.values()), axis=1), resamples=RESAMPLES, seed=seed)
-    by = dict(zip(found, intervals, strict=True))
+    differences = {
+        (part, name): values - found[part, OURS]
+        for (part, name), values in found.items()
+        if name != OURS and (part, OURS) in found
+    }
+    columns = [*found.values(), *differences.values()]
+    intervals = bootstrap(np.stack(columns, axis=1), resamples=RESAMPLES, seed=seed)
+    by = dict(zip(found, intervals, strict=False))
+    apart = dict(zip(differences, intervals[len(found) :], strict=True))
     rows = []
     for number, value in enumerate(slicing.values):
         systems = {name: interval for (part, name), interval in by.items() if part == number}
@@ -189,6 +197,7 @@ def _rows(
                     left_out=left_out[number],
                     few=queries < FEWEST,
                     systems=systems,
+                    differences={name: interval for (part, name), interval in apart.items() if part == number},
                 )
             )
     return rows

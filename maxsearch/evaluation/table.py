@@ -1,5 +1,6 @@
 """An evaluation as tables for people, which stay readable at 80 columns."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -104,6 +105,8 @@ def _slices(evaluation: Evaluation, width: int) -> list[Table]:
         parts.setdefault(row.slice, []).append(row)
     tables = []
     for slicing, rows in parts.items():
+        if len(rows) == 1:
+            continue  # the whole again
         for names in _side_by_side([row.name for row in evaluation.rows], width - NAME_WIDTH - len("queries") - 3):
             table = _table(f"{slicing}\n(of {rows[0].of})", ["queries"])
             for name in names:
@@ -205,6 +208,9 @@ def _slice_notes(rows: Sequence[SliceRow]) -> list[str]:
         )
     if any(row.few for row in rows):
         lines.append("* marks slices of too few queries to say much.")
+    alike = [name for name, count in Counter(row.slice for row in rows).items() if count == 1]
+    if alike:
+        lines.append(f"One part only, and so no table: {', '.join(alike)}.")
     cut = max((row.left_out for row in rows), default=0)
     if cut:
         lines.append(
