@@ -11,6 +11,7 @@ import pytest
 from ir_measures import AP, RR, P, R, Success, nDCG
 from rich.console import Console
 
+from maxsearch.cli import parse
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.evaluate import evaluate
 from maxsearch.evaluation.metrics import METRICS, PER_QUERY
@@ -172,7 +173,7 @@ def test_table_fits_80_columns_with_many_systems(options: EvaluateOptions, tmp_p
     full = shown(evaluation, 80, all_metrics=True, slices=True)
     assert all(name in full for name in ("precision@10", "relevance@10", "hit@10", "MAP", "AUC"))
     assert all(
-        name in full for name in ("colour\n", "queries", "±0.000", "One part only, and so no table: query length")
+        name in full for name in ("colour ", "(of products)", "±0.000", "One part only, and so no table: query length")
     )
     for text in (short, full):
         tables = [line for line in text.splitlines() if not line.endswith(".")]
@@ -306,3 +307,13 @@ def test_runs_of_every_system_and_figures_of_every_query(options: EvaluateOption
     assert [{name: str(value) for name, value in row.items()} for row in parquet] == rows
     with pytest.raises(UsageError, match=r"--per-query .*a\.txt names no table: give a file that ends in \.csv or"):
         require_table(tmp_path / "a.txt")
+
+
+def test_flags_that_may_come_several_times() -> None:
+    words = ["evaluate", "--model", "m", "--products", "p", "--queries", "q", "--qrels", "r"]
+    command = parse(
+        [*words, "--slice", "brand", "colour", "--slice", "size", "--baseline", "bm25", "--baseline", "a", "b"]
+    )
+    assert command.slice == (("brand", "colour"), ("size",))
+    assert command.baseline == (("bm25",), ("a", "b"))
+    assert parse(words).slice == ()

@@ -87,16 +87,18 @@ def auc_values(
       query: position of each pair's query.
       queries: Q, number of queries.
     """
-    ordered = np.where(np.isnan(scores), -np.inf, scores)
-    wins = np.empty(len(ordered))
-    good, bad = np.sort(ordered[positive]), np.sort(ordered[~positive])
-    wins[positive] = _below(bad, ordered[positive]) / len(bad)
-    wins[~positive] = 1 - _below(good, ordered[~positive]) / len(good)
-    auc = float(wins[positive].mean())
-    shares = np.where(positive, 1 / len(good), 1 / len(bad)) * (wins - auc)
-    return auc + queries * np.bincount(query, shares, queries)
+    lowest = np.where(np.isnan(scores), -np.inf, scores)
+    order = np.argsort(lowest)
+    ordered, good, of = lowest[order], positive[order], query[order]
+    fresh = np.append(True, ordered[1:] != ordered[:-1])
+    tie = fresh.cumsum() - 1
+    G, B = good.sum(), (~good).sum()
+    wins = np.where(good, _below(~good, tie) / B, 1 - _below(good, tie) / G)
+    auc = float(wins[good].mean())
+    return auc + queries * np.bincount(of, np.where(good, 1 / G, 1 / B) * (wins - auc), queries)
 
 
-def _below(many: Float[np.ndarray, " m"], values: Float[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """How many of the sorted numbers lie below each value, and half of those that equal it."""
-    return (np.searchsorted(many, values, "left") + np.searchsorted(many, values, "right")) / 2
+def _below(kind: Bool[np.ndarray, " n"], tie: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """How many of a kind stand below each pair's score, and half of those that share it."""
+    counts = np.bincount(tie, kind)
+    return (counts.cumsum() - counts / 2)[tie]
