@@ -33,7 +33,7 @@ def test_from_a_catalogue_to_search_results(tmp_path: Path, capsys: pytest.Captu
     tiny.quiet(*tiny.evaluate_words("--run", run, "--save-run", ranking, "--out", figures))
     said = capsys.readouterr()
     assert all(name in said.out for name in ("nDCG@10", "recall@100", "MRR", "BM25", "random", "33 queries over 50"))
-    assert said.err.startswith("embedding products: 50 of 50 in ")
+    assert "\nembedding products: 50 of 50 in " in said.err
     assert said.err.count("\n") == 1
     written = json.loads(figures.read_text())
     lines = [line.split() for line in ranking.read_text().splitlines()]

@@ -170,7 +170,7 @@ def notes(evaluation: Evaluation, *, slices: bool = False) -> list[str]:
     lines = [
         f"{counts['queries_evaluated']:,} queries over {counts['products']:,} products; beside or below each mean its "
         f"95 % bootstrap interval. nDCG gain {settings['gain']}; relevant from grade {settings['relevant_grade']}; "
-        f"{settings['k']} ranks. p is that of the difference to ours in nDCG@10, by a paired randomisation test, "
+        f"{settings['k']} ranks. p is that of the difference to ours in nDCG, by a paired randomisation test, "
         f"corrected for the number of systems (Holm)."
     ]
     left_out = {
