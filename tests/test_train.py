@@ -11,6 +11,7 @@ import pytest
 
 from maxsearch.data.synthetic import write_catalogue
 from maxsearch.training import budget
+from maxsearch.training.run_folder import training_data
 from tests import tiny
 
 
@@ -44,6 +45,7 @@ def test_tensorboard_gets_the_same_numbers() -> None:
 
 def test_config_is_saved_resolved() -> None:
     saved = json.loads((tiny.run() / "config.json").read_text())
+    assert training_data(tiny.run()) == tiny.data()
     assert saved["data"]["image_edge"] == 224  # from the dataset; 0 in the preset
     assert saved["name"] == "tiny"
 

@@ -40,6 +40,7 @@ from maxsearch.training.run_folder import (
     TOKENIZER,
     alone,
     read_lexicon,
+    record_data,
     settle_config,
     settle_lexicon,
     settle_tokenizer,
@@ -167,6 +168,7 @@ def train(
         fresh = from_leader(lambda: not has_checkpoint(run))
         origin = read_origin(init_from, config, mesh) if init_from is not None and fresh else None
         from_leader(lambda: settle(run, config, source))
+        from_leader(lambda: record_data(run, (data,) if isinstance(data, str) else data))
         tokenizer, lexicon = load_tokenizer(run / TOKENIZER), read_lexicon(run, config)
         buckets = read_buckets(run, config, source)
         stream = open_stream(source, tokenizer, config, lexicon, buckets)
