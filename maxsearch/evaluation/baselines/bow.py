@@ -97,13 +97,13 @@ class BagOfWords:
         return self._vectors.scores(pairs)
 
     def _embedded(self, tower: str, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
-        parts = [
-            _rows(self._vocabulary, texts[start : start + BATCH], grow=False) for start in range(0, len(texts), BATCH)
-        ]
-        # Filled up to a whole batch: one shape compiles once.
-        filled = (np.pad(part, ((0, BATCH - len(part)), (0, 0)), constant_values=-1) for part in parts)
-        vectors = [np.asarray(_embed(self._params[tower], part))[: len(own)] for part, own in zip(filled, parts)]
-        return np.concatenate(vectors) if vectors else np.zeros((0, WIDTH), np.float32)
+        vectors = np.zeros((len(texts), WIDTH), np.float32)
+        for start in range(0, len(texts), BATCH):
+            rows = _rows(self._vocabulary, texts[start : start + BATCH], grow=False)
+            # Filled up to a whole batch: one shape compiles once.
+            filled = np.pad(rows, ((0, BATCH - len(rows)), (0, 0)), constant_values=-1)
+            vectors[start : start + BATCH] = _embed(self._params[tower], filled)[: len(rows)]
+        return vectors
 
 
 def train(clicks: Clicks, words: int, *, seed: int = 0) -> Params:
