@@ -2,5 +2,6 @@
 
 from maxsearch.evaluation.baselines.chance import random_ranking
 from maxsearch.evaluation.baselines.lexical import bm25
+from maxsearch.evaluation.baselines.spec import parse_baselines
 
-__all__ = ["bm25", "random_ranking"]
+__all__ = ["bm25", "parse_baselines", "random_ranking"]
