@@ -21,8 +21,9 @@ from maxsearch.data.table_files import Columns
 from maxsearch.data.table_parts import TableSource, table_at
 from maxsearch.data.tables import cell_text, columns_until, read_table, require_columns, single
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
 from maxsearch.evaluation.embedded import ProductEncoder
-from maxsearch.evaluation.metrics import RESAMPLES, Interval, bootstrap
+from maxsearch.evaluation.metrics import RESAMPLES, Interval
 from maxsearch.evaluation.product_vectors import Source, product_vectors, require_finite
 from maxsearch.evaluation.ranks import best_ranks
 from maxsearch.progress import Progress
@@ -137,7 +138,8 @@ def evaluate_captions(
     }
     ranks = fold_ranks(vectors[TEXT_TO_IMAGE], vectors[IMAGE_TO_TEXT], image_of, options.folds, progress)
     directions, rsum = figures(ranks, image_of, seed=options.seed)
-    known = set(found.ids)
+    bare = {found.ids[row] for row in np.flatnonzero(~found.pictured)}
+    beside = said.keys() - {found.ids[row] for row in pictures}
     return CaptionFigures(
         directions=directions,
         rsum=rsum,
@@ -147,7 +149,8 @@ def evaluate_captions(
             "captions": len(texts),
             "captions_empty": left_out["empty"],
             "captions_beyond_the_first": left_out["beyond"],
-            "captions_of_other_images": sum(len(texts) for image, texts in said.items() if image not in known),
+            "captions_of_other_images": sum(len(said[image]) for image in beside - bare),
+            "captions_of_products_without_image": sum(len(said[image]) for image in beside & bare),
             "products_without_image": len(found.ids) - len(pictures),
             "products_rejected": found.rejected,
         },
@@ -184,7 +187,7 @@ def fold_ranks(
     image_of: Int64[np.ndarray, " C"],
     folds: int = 1,
     progress: Progress | None = None,
-) -> dict[str, Int64[np.ndarray, " n"]]:
+) -> dict[str, Int64[np.ndarray, "..."]]:
     """The rank, from 1, of the best relevant item: of each caption, and of each picture that has a caption.
 
     Args:
@@ -210,24 +213,21 @@ def fold_ranks(
 
 
 def figures(
-    ranks: dict[str, Int64[np.ndarray, " n"]], image_of: Int64[np.ndarray, " C"], *, seed: int = 0
+    ranks: dict[str, Int64[np.ndarray, "..."]], image_of: Int64[np.ndarray, " C"], *, seed: int = 0
 ) -> tuple[dict[str, dict[str, Interval]], Interval]:
     """Recalls and median rank of each direction, and rsum, with intervals over pictures; see `fold_ranks`."""
     owner = np.unique(image_of, return_inverse=True)[1]
     images = int(owner.max()) + 1
-    # A picture's captions count as many times as there are of them, so that the mean is the one over captions.
-    per_image = {
-        TEXT_TO_IMAGE: lambda hits: np.bincount(owner, hits, images) * images / len(owner),
-        IMAGE_TO_TEXT: lambda hits: hits.astype(np.float64),
-    }
-    columns = [per_image[direction](ranks[direction] <= cut) for direction in DIRECTIONS for cut in CUTS]
-    *recalls, rsum = bootstrap(np.stack([*columns, 100 * np.sum(columns, axis=0)], axis=1), seed=seed)
-    found = iter(recalls)
-    directions = {direction: {f"r@{cut}": next(found) for cut in CUTS} for direction in DIRECTIONS}
     owners = {TEXT_TO_IMAGE: owner, IMAGE_TO_TEXT: np.arange(images)}
+    hits = [(ranks[direction] <= cut, direction) for direction in DIRECTIONS for cut in CUTS]
+    parts = np.stack([cluster_sums(found.astype(np.float64), owners[direction]) for found, direction in hits], axis=1)
+    draws = cluster_means(parts[..., 0], parts[..., 1], seed=seed)
+    values = [float(found.mean()) for found, _ in hits]
+    recalls = iter(percentile_interval(value, column) for value, column in zip(values, draws.T, strict=True))
+    directions = {direction: {f"r@{cut}": next(recalls) for cut in CUTS} for direction in DIRECTIONS}
     for direction, metrics in directions.items():
         metrics[MEDIAN] = median_interval(ranks[direction], owners[direction], images, seed=seed)
-    return directions, rsum
+    return directions, percentile_interval(100 * sum(values), 100 * draws.sum(axis=1))
 
 
 def median_interval(
@@ -241,8 +241,7 @@ def median_interval(
     for number in range(MEDIAN_RESAMPLES):
         drawn = np.bincount(rng.integers(0, owners, owners), minlength=owners)
         medians[number] = _median(ordered, np.cumsum(drawn[owner]))
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return Interval(mean=float(np.median(ranks)), low=float(low), high=float(high))
+    return percentile_interval(float(np.median(ranks)), medians)
 
 
 def _median(ordered: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " n"]) -> float:

@@ -38,6 +38,7 @@ def print_captions(figures: CaptionFigures, console: Console | None = None) -> N
                 "captions_beyond_the_first": "{:,} captions beyond a picture's first were left out.",
                 "captions_empty": "{:,} captions have no text and were left out.",
                 "captions_of_other_images": "{:,} captions of pictures that are not there were left out.",
+                "captions_of_products_without_image": "{:,} captions of products without a picture were left out.",
                 "products_without_image": "{:,} products have no picture and were left out.",
             },
         ),

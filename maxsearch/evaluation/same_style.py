@@ -31,8 +31,9 @@ from maxsearch.data.tables import (
     suggestion,
 )
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
 from maxsearch.evaluation.embedded import ProductEncoder
-from maxsearch.evaluation.metrics import RESAMPLES, Interval, bootstrap
+from maxsearch.evaluation.metrics import RESAMPLES, Interval
 from maxsearch.evaluation.product_vectors import ProductVectors, Source, product_vectors
 from maxsearch.evaluation.ranks import best_ranks
 from maxsearch.progress import Progress
@@ -214,12 +215,12 @@ def intervals(ranks: Int64[np.ndarray, " Q"], style: Int[np.ndarray, " Q"], *, s
       style: what each query is resampled with.
       seed: of the bootstrap.
     """
-    _, owner = np.unique(style, return_inverse=True)
-    styles = int(owner.max()) + 1
-    columns = [1 / ranks, ranks <= 1, ranks <= 10]
-    # A style counts as often as it has queries, so that the mean is the one over queries.
-    scaled = [np.bincount(owner, values, styles) * styles / len(ranks) for values in columns]
-    return dict(zip(METRICS, bootstrap(np.stack(scaled, axis=1), seed=seed), strict=True))
+    cluster = np.unique(style, return_inverse=True)[1]
+    columns = [1 / ranks, (ranks <= 1).astype(np.float64), (ranks <= 10).astype(np.float64)]
+    parts = np.stack([cluster_sums(values, cluster) for values in columns], axis=1)
+    draws = cluster_means(parts[..., 0], parts[..., 1], seed=seed)
+    found = zip(METRICS, columns, draws.T, strict=True)
+    return {name: percentile_interval(float(values.mean()), drawn) for name, values, drawn in found}
 
 
 def _of_groups(groups: Sequence[tuple[str, ...]], columns: Sequence[str]) -> tuple[Pairs, Int64[np.ndarray, " N"]]:
@@ -253,7 +254,8 @@ def _of_pairs(pairs: Iterable[tuple[str, str]], ids: Sequence[str]) -> tuple[Pai
     return found, {"pairs_of_other_products": other, "pairs_of_a_product_with_itself": itself}
 
 
-def _drawn(relevant: Pairs, options: SameStyleOptions) -> Pairs:
+def _drawn(relevant: Pairs, options: SameStyleOptions) -> Int64[np.ndarray, "F 2"]:
+    """The pairs of the queries that are drawn."""
     lefts = np.unique(relevant[:, 0])
     if not options.most_queries or len(lefts) <= options.most_queries:
         return relevant
@@ -266,7 +268,7 @@ def _require_group(source: Source, group: Sequence[str]) -> None:
     table = table_at(source.products, "products file")
     columns = product_columns(table, source.columns)
     names = column_names(table, what="products file")
-    taken = {column for field in columns for column in several(columns, field)} - {single(columns, VARIANT)}
+    taken = {column for field in columns for column in several(columns, field)}
     known = None if names is None else [*(name for name in names if name not in taken), *columns.keys() & {VARIANT}]
     for name in group:
         if known is not None and name not in known:
