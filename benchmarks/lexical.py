@@ -3,8 +3,8 @@
     python -m benchmarks.lexical --products 1000000 --queries 1000 --systems bm25 bm25f tfidf bm25s
 
 One JSON line per system: seconds to draw and take the catalogue, seconds to rank 100 products for every query, and the
-peak memory of the process, which each system has to itself. Titles are of 4 to 12 words of a vocabulary of 200,000, drawn
-by Zipf's law.
+peak memory of the process, which each system has to itself. Titles are of 4 to 12 words of a vocabulary of 200,000,
+drawn by Zipf's law.
 """
 
 import argparse

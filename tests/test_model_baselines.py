@@ -1,4 +1,4 @@
-"""Models of sentence-transformers and open_clip as rankers: stand-ins for the packages, and real ones where they are."""
+"""Models of sentence-transformers and open_clip as rankers: stand-ins, and the real packages where they are."""
 
 import contextlib
 import importlib.util
