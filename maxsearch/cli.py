@@ -17,6 +17,7 @@ from tyro.conf import subcommand
 
 from maxsearch import __version__
 from maxsearch.commands.ablate import Ablate
+from maxsearch.commands.captions import Captions
 from maxsearch.commands.data import Data
 from maxsearch.commands.embed import Embed
 from maxsearch.commands.evaluate import Evaluate
@@ -29,6 +30,7 @@ from maxsearch.commands.mine import Mine
 from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
+from maxsearch.commands.same_style import SameStyle
 from maxsearch.commands.search import Search
 from maxsearch.commands.train import Train
 from maxsearch.commands.words import Words
@@ -47,6 +49,8 @@ COMMANDS: dict[str, Any] = {
     "launch-local": LaunchLocal,
     "plan": Plan,
     "evaluate": Evaluate,
+    "captions": Captions,
+    "same-style": SameStyle,
     "words": Words,
     "explain": Explain,
     "ablate": Ablate,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of
+from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, loaded_encoder, require_one_model
 from maxsearch.errors import MaxsearchError, UsageError
 
 
@@ -62,13 +62,14 @@ class Evaluate:
     """Where to write the figures of each query, as .csv or .parquet."""
     out: OptionalPath = None
     """Where to write the figures as JSON."""
+    search_memory: Annotated[int | None, arg(metavar="MB")] = None
+    """Megabytes that ranking may take, the vectors of the queries included."""
     max_bad_fraction: float = 0.01
     """Share of the catalogue's rows that may be unusable."""
     seed: int = 0
     """Of the bootstrap, the randomisation test and drawn negatives."""
 
     def run(self) -> None:
-        from maxsearch.encode import Encoder
         from maxsearch.evaluation.evaluate import evaluate
         from maxsearch.evaluation.leakage import LEAKS
         from maxsearch.evaluation.options import DEFAULT_BASELINES, EvaluateOptions
@@ -78,10 +79,7 @@ class Evaluate:
         from maxsearch.progress import Progress
         from maxsearch.training.run_folder import training_data
 
-        if (self.run_folder is None) == (self.model is None):
-            raise UsageError("give the model to evaluate with either --run or --model")
-        if self.step is not None and self.run_folder is None:
-            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
+        require_one_model(self.run_folder, self.model, self.step, self.out)
         train = self.train
         if train is None and self.run_folder is not None:
             train = training_data(self.run_folder)
@@ -105,18 +103,13 @@ class Evaluate:
             rerank=self.rerank,
             weights_by=self.weights_by,
             slices=tuple(chain.from_iterable(self.slice)),
+            search_memory=self.search_memory,
             max_bad_fraction=self.max_bad_fraction,
             seed=self.seed,
         )
-        if self.out is not None and self.out.is_dir():
-            raise UsageError(f"--out {self.out} is a folder: give the name of a file")
         if self.per_query is not None:
             require_table(self.per_query)
-        if self.model is not None:
-            encoder = Encoder.from_model(self.model)
-        else:
-            assert self.run_folder is not None
-            encoder = Encoder.from_run(self.run_folder, self.step)
+        encoder = loaded_encoder(self.run_folder, self.model, self.step, self.out)
         evaluation = evaluate(options, encoder, Progress())
         print_table(evaluation, all_metrics=self.all_metrics, slices=self.slices or bool(self.slice))
         if self.out is not None:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64
 from maxsearch.data.catalogue import product_columns
 from maxsearch.data.keys import text_key
 from maxsearch.evaluation.auc import Pairs, auc_values, with_negatives
-from maxsearch.evaluation.baselines import parse_baselines
+from maxsearch.evaluation.baselines.spec import parse_baselines
 from maxsearch.evaluation.bootstrap import RESAMPLES, Interval, bootstrap
 from maxsearch.evaluation.comparison import compare
 from maxsearch.evaluation.embedded import OURS, Catalogue, ProductEncoder, ProductsFile, Scored, rank_catalogue
@@ -61,7 +61,7 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
       MaxsearchError: a malformed file, no common identifiers, or too many unusable products.
     """
     scorer = pair_encoder(encoder) if options.rerank else None
-    baselines = parse_baselines(list(dict.fromkeys(options.baselines)))
+    baselines = parse_baselines(list(dict.fromkeys(options.baselines)), seed=options.seed)
     asked = read_asked(options)
     file = ProductsFile(options.products, options.columns, options.image_dir, options.max_bad_fraction)
     columns = product_columns(file.path, file.columns)
@@ -73,7 +73,8 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
     attributes = {*options.slices, *([options.weights_by] if options.weights_by else [])}
 
     deep = depth(options.k, len(asked.ranked))
-    task = Task([asked.texts[query] for query in asked.ranked], deep, asked.products)
+    memory = None if options.search_memory is None else options.search_memory * 10**6
+    task = Task([asked.texts[query] for query in asked.ranked], deep, asked.products, memory)
     rankers, catalogue = rank_catalogue(
         file,
         encoder,

@@ -32,6 +32,7 @@ class EvaluateOptions:
       weights_by: an attribute of the catalogue, by whose values the modality weights are averaged.
       slices: attributes of the catalogue by whose values the figures are broken down.
       parts: whether the title vectors alone and the image vectors alone are ranked too.
+      search_memory: megabytes that ranking may take; None for what it takes by itself.
       max_bad_fraction: share of the catalogue's rows that may be unusable.
       seed: of the bootstrap, the randomisation test and drawn negatives.
     """
@@ -52,6 +53,7 @@ class EvaluateOptions:
     weights_by: str | None = None
     slices: Sequence[str] = ()
     parts: bool = True
+    search_memory: int | None = None
     max_bad_fraction: float = 0.01
     seed: int = 0
 
@@ -64,6 +66,8 @@ class EvaluateOptions:
             raise UsageError(f"--relevant-grade {self.relevant_grade} would count every product: give 1 or more")
         if not 0 <= self.max_bad_fraction <= 1:
             raise UsageError(f"--max-bad-fraction {self.max_bad_fraction} is no share: give a number from 0 to 1")
+        if self.search_memory is not None and self.search_memory < 1:
+            raise UsageError(f"--search-memory {self.search_memory} is no memory: give megabytes, 1 or more")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed} is below 0: give a whole number from 0")
         if self.save_run is not None and self.save_run.is_dir():
