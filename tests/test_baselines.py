@@ -5,9 +5,8 @@ import pytest
 
 from maxsearch.data.records import Product
 from maxsearch.errors import UsageError
-from maxsearch.evaluation.baselines.chance import random_ranking
+from maxsearch.evaluation.baselines.chance import Chance, random_ranking
 from maxsearch.evaluation.baselines.lexical import bm25
-from maxsearch.evaluation.baselines.chance import Chance
 from maxsearch.evaluation.baselines.spec import parse_baselines
 from maxsearch.evaluation.judgments import read_qrels, read_queries
 from maxsearch.evaluation.metrics import Relevance, score

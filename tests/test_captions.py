@@ -179,7 +179,7 @@ def test_words_that_do_not_go_together(words: list[str], said: str, capsys: pyte
 
 def test_the_command_needs_a_model(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--products", pictures / "products.csv", "--captions", pictures / "captions.csv"]
-    assert tiny.fails(capsys, "captions", *files)[1].endswith("give the model to evaluate with either --run or --model")
+    assert tiny.fails(capsys, "captions", *files)[1].endswith("name the model with either --run or --model")
     assert (
         "has no column 'text' for the field caption"
         in tiny.fails(capsys, "captions", "--model", "m", *files, "--map", "caption=text")[1]

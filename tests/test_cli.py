@@ -185,7 +185,7 @@ BAD: dict[str, tuple[tuple[Word, ...], int, str]] = {
     "train: model as run": ((*TRAIN, "--run", always(tiny.model)), 2, "exists and is no run folder"),
     "train: no tokenizer": ((*TRAIN, "--data.tokenizer", always(tiny.catalogue)), 2, "holds no tokenizer"),
     "train: no TFDS": (("train", always(tiny.preset), "--run", out, "--data", "tfds:nope"), 1, "no TFDS dataset nope"),
-    "evaluate: no model": (EVALUATE, 2, "give the model to evaluate with either --run or --model"),
+    "evaluate: no model": (EVALUATE, 2, "name the model with either --run or --model"),
     "evaluate: two models": ((*EVALUATE, "--run", "a", "--model", "b"), 2, "with either --run or --model"),
     "evaluate: step of a model": ((*EVALUATE, "--model", "b", "--step", "3"), 2, "--step names a checkpoint of a run"),
     "evaluate: no run": ((*EVALUATE, "--run", "absent"), 1, "no run config at absent/config.json: name a run folder"),

@@ -228,7 +228,7 @@ def test_the_command(
     monkeypatch.setattr(Encoder, "from_run", lambda folder, step: ENCODER)
     out = tmp_path / "e.parquet"
     words = ["embed", "--out", out, "--products", products, "--queries", queries, "--vectors", "all"]
-    assert tiny.fails(capsys, *words) == (2, "maxsearch: give the model to embed with by either --run or --model")
+    assert tiny.fails(capsys, *words) == (2, "maxsearch: name the model with either --run or --model")
     assert "--step names a checkpoint" in tiny.fails(capsys, *words, "--model", tmp_path, "--step", 3)[1]
     for source in ("--model", "--run"):
         tiny.quiet(*words, source, tmp_path)

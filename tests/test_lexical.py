@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from maxsearch.data.records import Product
 from maxsearch.evaluation.baselines import sparse
-from maxsearch.evaluation.baselines.lexical import bm25
-from maxsearch.evaluation.baselines.lexical import bm25_ranker, bm25f_ranker, tfidf_ranker
+from maxsearch.evaluation.baselines.lexical import bm25, bm25_ranker, bm25f_ranker, tfidf_ranker
 from maxsearch.evaluation.rankers import Ranker, Task
 
 WORDS = ("red", "shoe", "shoes", "Hat", "running", "the", "x")

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxsearch.evaluation import ranks
-from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
 from maxsearch.evaluation.bootstrap import bootstrap
+from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
 from maxsearch.evaluation.ranks import best_ranks
 
 

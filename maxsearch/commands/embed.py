@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of
-from maxsearch.errors import UsageError
+from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, loaded_encoder, require_one_model
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class Embed:
 
     def run(self) -> None:
         from maxsearch.embeddings.embed import EmbedOptions, embed
-        from maxsearch.encode import Encoder
         from maxsearch.progress import Progress
 
         options = EmbedOptions(
@@ -52,14 +50,7 @@ class Embed:
             dtype=self.dtype,
             max_bad_fraction=self.max_bad_fraction,
         )
-        if (self.run_folder is None) == (self.model is None):
-            raise UsageError("give the model to embed with by either --run or --model")
-        if self.step is not None and self.run_folder is None:
-            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
-        if self.model is not None:
-            encoder = Encoder.from_model(self.model)
-        else:
-            assert self.run_folder is not None
-            encoder = Encoder.from_run(self.run_folder, self.step)
+        require_one_model(self.run_folder, self.model, self.step, None)
+        encoder = loaded_encoder(self.run_folder, self.model, self.step, None)
         for path, count in embed(options, encoder, encoder.image_edge, Progress()).items():
             print(f"{path}: {count:,} vectors of {encoder.dim} dimensions, {self.dtype}")

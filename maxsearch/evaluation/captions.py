@@ -21,9 +21,9 @@ from maxsearch.data.table_files import Columns
 from maxsearch.data.table_parts import TableSource, table_at
 from maxsearch.data.tables import cell_text, columns_until, read_table, require_columns, single
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
 from maxsearch.evaluation.embedded import ProductEncoder
-from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.product_vectors import Source, product_vectors, require_finite
 from maxsearch.evaluation.ranks import best_ranks
 from maxsearch.progress import Progress

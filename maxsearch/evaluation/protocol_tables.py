@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from maxsearch.evaluation import captions, same_style
-from maxsearch.evaluation.captions import MEDIAN, RSUM, CaptionFigures
 from maxsearch.evaluation.bootstrap import Interval
+from maxsearch.evaluation.captions import MEDIAN, RSUM, CaptionFigures
 from maxsearch.evaluation.same_style import SameStyleFigures
 
 

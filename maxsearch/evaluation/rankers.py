@@ -68,7 +68,7 @@ class VectorRanking:
 
     def __init__(self, task: Task, queries: Float32[np.ndarray, "Q D"]) -> None:
         self._task, self._queries = task, queries
-        self._best = TopK(queries, task.k, **({} if task.memory is None else {"memory": task.memory}))
+        self._best = TopK(queries, task.k, memory=task.memory)
         self._kept = np.full((len(task.judged), queries.shape[1]), np.nan, np.float32)
 
     def add(self, identifiers: Sequence[str], vectors: Float32[np.ndarray, "N D"]) -> None:

@@ -31,9 +31,9 @@ from maxsearch.data.tables import (
     suggestion,
 )
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
 from maxsearch.evaluation.embedded import ProductEncoder
-from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.product_vectors import ProductVectors, Source, product_vectors
 from maxsearch.evaluation.ranks import best_ranks
 from maxsearch.progress import Progress
