@@ -27,6 +27,7 @@ from maxsearch.commands.mine import Mine
 from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
+from maxsearch.commands.report import Report
 from maxsearch.commands.search import Search
 from maxsearch.commands.train import Train
 from maxsearch.commands.words import Words
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "words": Words,
     "ablate": Ablate,
+    "report": Report,
     "export": Export,
     "index": Index,
     "search": Search,
