@@ -38,7 +38,8 @@ def write_card(
 def card(inputs: Inputs, *, name: str | None, license_id: str | None, datasets: Sequence[str]) -> ModelCard:
     """The card, as `write_card` writes it."""
     name = name or inputs.run.name
-    results = [result for one in inputs.evaluations for result in _results(one)]
+    evaluations = of_one_model(inputs.evaluations)
+    results = [result for one in evaluations for result in _results(one)]
     data = ModelCardData(
         license=license_id,
         tags=list(TAGS),
@@ -49,7 +50,13 @@ def card(inputs: Inputs, *, name: str | None, license_id: str | None, datasets: 
         model_name=name if results else None,
         eval_results=results or None,
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(inputs, name, license_id)}")
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(inputs, evaluations, name, license_id)}")
+
+
+def of_one_model(evaluations: Sequence[EvaluationFile]) -> list[EvaluationFile]:
+    """The evaluations of the model that the first one is of: a page may compare several, a card is of one."""
+    models = [one.settings.get("model_fingerprint") for one in evaluations]
+    return [one for one, model in zip(evaluations, models, strict=True) if model == models[0]]
 
 
 def _results(one: EvaluationFile) -> list[EvalResult]:

@@ -10,7 +10,7 @@ from maxsearch.html.words import number, percent, short
 from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice
 from maxsearch.report.sections.quality import ours_less
-from maxsearch.report.sections.setup import environment_lines, flat, manifest_lines
+from maxsearch.report.sections.setup import environment_lines, manifest_lines
 from maxsearch.report.words import (
     duration,
     headline,
@@ -26,6 +26,7 @@ from maxsearch.training.goodput import STEPS
 
 WEAKEST = 3  # slices named as weak
 FEW_QUERIES = 50
+MOST_NAMED = 4  # slices in one sentence
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$])")
 
 
@@ -35,15 +36,17 @@ def plain(value: str) -> str:
     return SPECIAL.sub(r"\\\1", line)
 
 
-def body(inputs: Inputs, name: str, license_id: str | None) -> str:
-    """The card below its YAML."""
+def body(
+    inputs: Inputs, evaluations: Sequence[EvaluationFile], name: str, license_id: str | None
+) -> str:
+    """The card below its YAML; `evaluations` are those of the model."""
     parts = [
         f"# {plain(name)}",
         _intended(inputs),
-        _limits(inputs),
+        _limits(evaluations),
         _data(inputs),
         _procedure(inputs),
-        _results(inputs.evaluations),
+        _results(evaluations),
         _loading(name),
     ]
     if license_id:
@@ -63,11 +66,11 @@ def _intended(inputs: Inputs) -> str:
     )
 
 
-def _limits(inputs: Inputs) -> str:
+def _limits(evaluations: Sequence[EvaluationFile]) -> str:
     lines = ["It knows the words and the pictures of its training data; other shops and languages were not measured."]
-    if not inputs.evaluations:
+    if not evaluations:
         lines.append("It was not evaluated when this card was made, so nothing is known of its quality.")
-    for one in inputs.evaluations:
+    for one in evaluations:
         lines += [f"{plain(one.name)}: {sentence}" for sentence in _weak(one)]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
@@ -92,7 +95,11 @@ def _weak(one: EvaluationFile) -> list[str]:
         lines.append("no slice lies clearly below the mean of all queries.")
     gains = [(gain, found) for found in one.slices if (gain := image_gain(found)) is not None]
     nothing = [f"{_slice(found)} ({gain:+.3f})" for (gain, apart), found in gains if not apart or gain <= 0]
-    if nothing:
+    if len(nothing) > MOST_NAMED:
+        lines.append(
+            f"in {len(nothing)} of {len(gains)} slices the intervals of the whole model and of its text alone overlap."
+        )
+    elif nothing:
         lines.append(f"whether the image helps is not certain where {'; '.join(nothing)}.")
     few = [f"{_slice(found)} ({number(found.queries)})" for found in one.slices if found.queries < FEW_QUERIES]
     if few:
@@ -132,11 +139,6 @@ def _data(inputs: Inputs) -> str:
 
 def _procedure(inputs: Inputs) -> str:
     run, config = inputs.run, inputs.run.config
-    losses = [
-        f"{plain(name)} {value:g}"
-        for name, value in flat(config.loss.to_json() if hasattr(config.loss, "to_json") else {}).items()
-        if isinstance(value, float) and value
-    ]
     terms = [name.removeprefix("loss/") for name in run.series if name.startswith("loss/")]
     sentences = [
         f"Preset {plain(config.name)}, seed {config.seed}: {number(run.steps)} steps of {config.data.batch_size} pairs"
@@ -144,7 +146,7 @@ def _procedure(inputs: Inputs) -> str:
         + (f", of which {percent(run.shares[STEPS])} on steps that count" if STEPS in run.shares else "")
         + "."
     ]
-    if terms or losses:
+    if terms:
         sentences.append(f"Loss terms: {', '.join(map(plain, terms))}.")
     if run.begins_with:
         sentences.append(f"Its first parameters are those of {plain(run.begins_with)}.")

@@ -28,22 +28,29 @@ class Bar:
     interval: tuple[float, float] | None = None
 
 
-def bars(lines: Sequence[Bar], headings: tuple[str, str, str], *, scale: Scale | None = None) -> str:
+def bars(
+    groups: Sequence[tuple[str, Sequence[Bar]]], headings: tuple[str, str, str], *, scale: Scale | None = None
+) -> str:
     """A table of bars.
 
     Args:
-      lines: in order.
+      groups: a heading, which may be empty, and the lines below it.
       headings: of its three columns.
       scale: the axis; by default one that holds 0 and every value.
     """
-    if not lines:
+    ends = [end for _, lines in groups for one in lines for end in (one.value, *(one.interval or ()))]
+    if not ends:
         return ""
-    ends = [end for one in lines for end in (one.value, *(one.interval or ()))]
     scale = scale or Scale.around(ends, zero=True)
-    rows = "".join(_bar(one, scale) for one in lines)
+    rows = ""
+    for heading, lines in groups:
+        if heading:
+            rows += f'<tr class="heading"><th colspan="3" scope="rowgroup">{text(heading)}</th></tr>'
+        rows += "".join(_bar(one, scale) for one in lines)
     return _table(headings, rows)
 
 
+MIDDLE = 'y="50%" height="14" transform="translate(0 -7)"'  # a bar in the middle of its line, however high that is
 # What the second part of `shares` is filled with; a page has it once.
 HATCH = (
     '<svg class="nothing" aria-hidden="true"><defs><pattern id="hatch" width="6" height="6" '
@@ -67,7 +74,7 @@ def shares(
     for name, note, values in rows:
         start, drawn = 0.0, ""
         for number, value in enumerate(values):
-            drawn += f'<rect class="part{number}" x="{100 * start:.2f}%" width="{100 * value:.2f}%" y="4" height="14"/>'
+            drawn += f'<rect class="part{number}" x="{100 * start:.2f}%" width="{100 * value:.2f}%" {MIDDLE}/>'
             start += value
         told = ", ".join(f"{part} {value:.3f}" for part, value in zip(parts, values, strict=True))
         label = text(f"{name}: {told}", isolate=False)
@@ -90,11 +97,11 @@ def _bar(one: Bar, scale: Scale) -> str:
     side = "below" if one.value < 0 else "above"
     drawn = (
         f'<rect class="{side}{" open" if one.open else ""}" x="{100 * left:.2f}%" width="{100 * wide:.2f}%" '
-        'y="4" height="14"/>'
+        f"{MIDDLE}/>"
     )
     if one.interval:
         low, high = (f"{100 * scale.at(value):.2f}%" for value in one.interval)
-        drawn += f'<line class="whisker" x1="{low}" x2="{high}" y1="11" y2="11"/>'
+        drawn += f'<line class="whisker" x1="{low}" x2="{high}" y1="50%" y2="50%"/>'
     drawn += f'<line class="zero" x1="{100 * zero:.2f}%" x2="{100 * zero:.2f}%" y1="0" y2="100%"/>'
     label = text(f"{one.name}: {one.said}", isolate=False)
     return (

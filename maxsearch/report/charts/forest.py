@@ -38,12 +38,15 @@ class Group:
     heading: str = ""
 
 
-def forest(groups: Sequence[Group], label: str, *, signed: bool = False, scale: Scale | None = None) -> str:
+def forest(
+    groups: Sequence[Group], label: str, *, corner: str = "", signed: bool = False, scale: Scale | None = None
+) -> str:
     """A table of intervals.
 
     Args:
       groups: the lines, in order.
       label: what is measured, as the heading of the axis.
+      corner: the heading of the names.
       signed: whether the values are differences: they get a sign and the axis a line at 0.
       scale: the axis; by default one that holds every interval.
     """
@@ -63,7 +66,7 @@ def forest(groups: Sequence[Group], label: str, *, signed: bool = False, scale: 
         for tick in ticks
     )
     return (
-        f'<table class="forest"><thead><tr><th scope="col"></th><th scope="col">{text(label)}</th>'
+        f'<table class="forest"><thead><tr><th scope="col">{text(corner)}</th><th scope="col">{text(label)}</th>'
         f'<th scope="col">mean, 95 % interval</th></tr></thead><tbody>{"".join(body)}</tbody>'
         f'<tfoot aria-hidden="true"><tr><td></td><td class="strip"><svg>{axis}</svg></td><td></td></tr></tfoot></table>'
     )

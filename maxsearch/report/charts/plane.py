@@ -72,7 +72,7 @@ def draw(plane: Plane) -> str:
     ys = [float(y) for curve in plane.curves for y in curve.y] + [point.y for point in plane.points]
     if plane.horizontal:
         ys.append(plane.horizontal[0])
-    across = Scale.powers(xs) if plane.x_log else Scale.around(xs, room=0.0)
+    across = Scale.powers(xs) if plane.x_log else Scale.around(xs, zero=True, room=0.0)
     up = plane.y_scale or Scale.around(ys, zero=plane.zero)
     parts = [_axes(across, up, plane.x_name)]
     for x, word in plane.verticals:
@@ -95,9 +95,9 @@ def draw(plane: Plane) -> str:
         x, y = _x(across, point.x), _y(up, point.y)
         parts.append(marker(point.style, f"{x:.1f}", f"{y:.1f}", title=point.title))
         if point.label:
-            anchor, shift = ("end", -9) if x > WIDTH / 2 else ("start", 9)
+            anchor, shift = ("end", -6) if x > WIDTH / 4 else ("start", 6)
             parts.append(
-                f'<text class="strong" x="{x + shift:.1f}" y="{y + 14:.1f}" text-anchor="{anchor}">'
+                f'<text class="strong" x="{x + shift:.1f}" y="{max(y - 8, TOP + 8):.1f}" text-anchor="{anchor}">'
                 f"{text(point.label, isolate=False)}</text>"
             )
     label = text(plane.label, isolate=False)

@@ -38,8 +38,8 @@ def _ladder(one: AblationFile, *, several: bool) -> str:
             open_ = value.difference.low <= 0 <= value.difference.high
             name = f"{short(rung.name)}, less {short(rung.against or '')}"
             interval = type(value.interval)(value.difference.mean, value.difference.low, value.difference.high)
-            note = f'<br><span class="soft">{p_said(value.difference.p)}</span>'
-            steps.append(Line(name, interval, 4 if open_ else 0, note, hollow=open_))
+            note = f' <span class="soft">{p_said(value.difference.p)}</span>'
+            steps.append(Line(name, interval, 0, note, hollow=open_))
     drawn = f"<div>{forest([Group(means)], f'{title_of(metric)}, mean of seeds')}</div>"
     if steps:
         drawn += f"<div>{forest([Group(steps)], f'{title_of(metric)}, paired difference', signed=True)}</div>"
@@ -64,7 +64,7 @@ def _seeds(rung: RungFile, value: RungMetric, one: AblationFile) -> str:
     spread = f"sd {value.sd:.3f}" if value.sd is not None else ""
     partial = "" if rung.complete else f"{len(rung.seeds)} of {len(one.seeds)} seeds"
     said = ", ".join(filter(None, (spread, partial)))
-    return f'<br><span class="soft">{said}</span>' if said else ""
+    return f' <span class="soft">{said}</span>' if said else ""
 
 
 def _cells(rung: RungFile, metric: str) -> list[str]:

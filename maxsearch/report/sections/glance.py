@@ -10,7 +10,7 @@ from maxsearch.report.charts.scale import short_number
 from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile
 from maxsearch.report.sections.part import Part
-from maxsearch.report.words import duration, headline, p_said, title_of, without_folders
+from maxsearch.report.words import duration, headline, image_gain, p_said, slice_name, title_of, without_folders
 from maxsearch.training.goodput import STEPS
 
 CHANCE = "random"
@@ -88,10 +88,16 @@ def _evaluated(one: EvaluationFile, *, several: bool) -> list[str]:
                 f"what the image adds{where}",
                 figure(-adds.mean, signed=True),
                 f"{title_of(metric)}, fused less text only: {figure(-adds.high, signed=True)} to "
-                f"{figure(-adds.low, signed=True)}, corrected {p_said(adds.p_corrected)}",
+                f"{figure(-adds.low, signed=True)}, corrected {p_said(adds.p_corrected)}{_most(one)}",
             )
         )
     return tiles
+
+
+def _most(one: EvaluationFile) -> str:
+    """Where the image helps most, of the slices in which that is certain."""
+    gains = [(gain[0], slice_name(found)) for found in one.slices if (gain := image_gain(found)) and gain[1]]
+    return f"; most where {max(gains)[1]} ({figure(max(gains)[0], signed=True)})" if gains else ""
 
 
 def _tile(name: str, value: str, more: str) -> str:

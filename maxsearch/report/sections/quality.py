@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from maxsearch.evaluation.metrics import Interval
 from maxsearch.html.markup import table, text
 from maxsearch.html.words import number, short
-from maxsearch.report.charts.forest import Group, Line, figure, forest, said
+from maxsearch.report.charts.forest import Group, Line, figure, forest
 from maxsearch.report.charts.marks import key, styles_of
 from maxsearch.report.charts.scale import Scale
 from maxsearch.report.inputs.collect import Inputs
@@ -48,7 +48,7 @@ def _one(one: EvaluationFile, *, several: bool) -> str:
         for system in one.systems
         if (found := system.metrics.get(metric)) is not None
     ]
-    drawn = forest([Group(lines)], title_of(metric), scale=_from_zero(lines))
+    drawn = forest([Group(lines)], title_of(metric), corner="system", scale=_from_zero(lines))
     compared = _comparisons(one, metric, styles)
     pair = f'<div class="pair"><div>{drawn}</div><div>{compared}</div></div>'
     return heading + _rests_on(one) + pair + _figures(one, styles) + _tests(one)
@@ -109,10 +109,10 @@ def _comparisons(one: EvaluationFile, metric: str, styles: dict[str, int]) -> st
         return part.said("The systems were not compared query by query.")
     lines = [
         Line(
-            f"less {short(comparison.system)}",
+            short(comparison.system),
             ours_less(comparison),
             styles.get(comparison.system, 4),
-            f'<br><span class="soft">{p_said(comparison.p_corrected)}</span>',
+            f' <span class="soft">{p_said(comparison.p_corrected)}</span>',
             hollow=comparison.p_corrected >= CERTAIN,
         )
         for comparison in found
@@ -122,7 +122,8 @@ def _comparisons(one: EvaluationFile, metric: str, styles: dict[str, int]) -> st
         f"randomisation test, corrected for the number of comparisons (Holm); an empty mark may be chance (p from "
         f"{CERTAIN:g})."
     )
-    return forest([Group(lines)], f"{title_of(metric)}, difference", signed=True) + part.said(note)
+    corner = f"{found[0].against} less"
+    return forest([Group(lines)], f"{title_of(metric)}, difference", corner=corner, signed=True) + part.said(note)
 
 
 def ours_less(one: Comparison) -> Interval:
@@ -163,7 +164,7 @@ def _side_by_side(evaluations: Sequence[EvaluationFile]) -> str:
         cells = ""
         for one in evaluations:
             found = next((system.metrics.get(metric) for system in one.systems if system.name == name), None)
-            cells += f"<td>{NOTHING if found is None else said(found)}</td>"
+            cells += _cell(found, None)
         rows += f'<tr><th scope="row">{key(styles[name])}{text(short(name))}</th>{cells}</tr>'
     return (
         f"<h3>{text(title_of(metric))} side by side</h3>"

@@ -23,7 +23,7 @@ def data(inputs: Inputs) -> part.Part:
     names = list(dict.fromkeys(name for one in found.values() for name in manifest_lines(one)))
     tables = {name: manifest_lines(one) for name, one in found.items()}
     lines = [(name, [tables[one].get(name, "\u2013") for one in tables]) for name in names]
-    return part.Part("data", title, table("", list(found), lines))
+    return part.Part("data", title, f'<div class="settings">{table("", list(found), lines)}</div>')
 
 
 def manifest_lines(manifest: dict[str, Any]) -> dict[str, str]:
@@ -81,7 +81,7 @@ def surroundings(inputs: Inputs) -> part.Part:
     names = list(dict.fromkeys(name for one in columns.values() for name in one))
     lines = [(name, [one.get(name, NOT_RECORDED) for one in columns.values()]) for name in names]
     note = "" if inputs.run.processes else part.said("The run is of a version that did not note on what it ran.")
-    return part.Part("environment", "Environment", note + table("", list(columns), lines))
+    return part.Part("environment", "Environment", f'{note}<div class="settings">{table("", list(columns), lines)}</div>')
 
 
 def environment_lines(found: dict[str, Any]) -> dict[str, str]:

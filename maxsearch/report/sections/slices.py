@@ -41,23 +41,24 @@ def slices(inputs: Inputs) -> part.Part:
 
 
 def _gains(one: EvaluationFile, inputs: Inputs, *, several: bool) -> str:
-    lines = []
+    groups: list[tuple[str, list[Bar]]] = []
     metric = one.slices[0].metric
     whole = one.comparison(TEXT_ONLY, metric)
     if whole is not None:
         less = ours_less(whole)
         value = figure(less.mean, signed=True)
         apart = less.low > 0 or less.high < 0
-        lines.append(Bar("all queries", less.mean, value, open=not apart, interval=(less.low, less.high)))
-    for found in one.slices:
-        gain = image_gain(found)
-        if gain is not None:
-            name = f"{found.slice}: {short(found.value or '(none)')}"
-            lines.append(Bar(name, gain[0], figure(gain[0], signed=True), _count(found), open=not gain[1]))
-    if not lines:
-        return ""
-    heading = f"<h4>{text(one.name)}</h4>" if several else ""
-    return heading + bars(lines, ("slice", f"{title_of(metric)}, fused less text only", ""), scale=_common(inputs))
+        groups.append(("", [Bar("all queries", less.mean, value, open=not apart, interval=(less.low, less.high))]))
+    for title, values in groupby(one.slices, key=lambda found: found.slice):
+        lines = [
+            Bar(short(found.value or "(none)"), gain[0], figure(gain[0], signed=True), _count(found), open=not gain[1])
+            for found in values
+            if (gain := image_gain(found)) is not None
+        ]
+        if lines:
+            groups.append((short(title), lines[:MOST_VALUES]))
+    drawn = bars(groups, ("slice", f"{title_of(metric)}, fused less text only", ""), scale=_common(inputs))
+    return f"<h4>{text(one.name)}</h4>{drawn}" if several and drawn else drawn
 
 
 def _common(inputs: Inputs) -> Scale:

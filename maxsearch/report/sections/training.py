@@ -132,6 +132,6 @@ def _goodput(run: RunFolder) -> str:
         return ""
     order = sorted(run.shares.items(), key=lambda one: (one[0] != STEPS, -one[1]))
     lines = [Bar(REASONS.get(reason, reason), share, percent(share)) for reason, share in order]
-    drawn = bars(lines, ("time spent on", "share of wall time", ""))
+    drawn = bars([("", lines)], ("time spent on", "share of wall time", ""))
     goodput = percent(run.shares.get(STEPS, 0.0))
     return f"<h3>Goodput</h3>{part.said(f'{goodput} of the wall time went into steps that count.')}{drawn}"
