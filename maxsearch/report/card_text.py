@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from maxsearch.evaluation.embedded import TEXT_ONLY
-from maxsearch.evaluation.metrics import Interval
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.html.words import number, percent, short
 from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice
@@ -36,9 +36,7 @@ def plain(value: str) -> str:
     return SPECIAL.sub(r"\\\1", line)
 
 
-def body(
-    inputs: Inputs, evaluations: Sequence[EvaluationFile], name: str, license_id: str | None
-) -> str:
+def body(inputs: Inputs, evaluations: Sequence[EvaluationFile], name: str, license_id: str | None) -> str:
     """The card below its YAML; `evaluations` are those of the model."""
     parts = [
         f"# {plain(name)}",

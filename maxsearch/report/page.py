@@ -29,9 +29,8 @@ def render(inputs: Inputs) -> str:
     contents = f'<nav aria-label="Contents"><ul>{items}</ul></nav>'
     main = f"{HATCH}<main>{warnings(inputs)}{''.join(part.html() for part in parts)}</main>"
     style = files("maxsearch.report").joinpath("report.css").read_text(encoding="utf-8")
-    script = files("maxsearch.report").joinpath("report.js").read_text(encoding="utf-8")
     name = inputs.run.name
-    return document(f"Report: {name}", [f'<div class="frame">{contents}{main}</div>'], style=style, script=script)
+    return document(f"Report: {name}", [f'<div class="frame">{contents}{main}</div>'], style=style)
 
 
 def write_page(inputs: Inputs, out: Path) -> int:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from maxsearch.evaluation.embedded import IMAGE_ONLY, OURS, TEXT_ONLY
-from maxsearch.evaluation.table import TITLES as TABLE_TITLES
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice, System
 
 TITLES = {
@@ -18,7 +17,6 @@ TITLES = {
     "mrr": "MRR",
     "map": "MAP",
     "auc": "ROC-AUC",
-    **TABLE_TITLES,
 }
 MEANINGS = {
     "ndcg@10": "how close the first 10 come to the best possible order, by graded gain",

@@ -96,8 +96,7 @@ def _bar(one: Bar, scale: Scale) -> str:
     left, wide = min(zero, end), abs(end - zero)
     side = "below" if one.value < 0 else "above"
     drawn = (
-        f'<rect class="{side}{" open" if one.open else ""}" x="{100 * left:.2f}%" width="{100 * wide:.2f}%" '
-        f"{MIDDLE}/>"
+        f'<rect class="{side}{" open" if one.open else ""}" x="{100 * left:.2f}%" width="{100 * wide:.2f}%" {MIDDLE}/>'
     )
     if one.interval:
         low, high = (f"{100 * scale.at(value):.2f}%" for value in one.interval)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxsearch.evaluation.metrics import Interval
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.html.markup import text
 from maxsearch.report.charts.marks import key, marker
 from maxsearch.report.charts.scale import Scale, short_number

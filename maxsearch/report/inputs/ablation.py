@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maxsearch.ablation.results import SCHEMA_VERSION
 from maxsearch.evaluation.comparison import Difference
-from maxsearch.evaluation.metrics import Interval
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.report.inputs.shapes import finite, read_shape
 
 FILE, KIND = "ablation.json", "maxsearch-ablation"

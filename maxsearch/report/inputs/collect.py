@@ -78,7 +78,7 @@ def collect(options: ReportOptions) -> Inputs:
     evaluations = [read_evaluation(path, name) for name, path in options.evaluations.items()]
     ablations = [read_ablation(path, name) for name, path in options.ablations.items()]
     tuning = read_tuning(options.tuning) if options.tuning is not None else None
-    manifests, missing = _manifests(options.data, run)
+    manifests, missing = _manifests(options.data, run, evaluations)
     return Inputs(
         run=run,
         evaluations=evaluations,
@@ -113,11 +113,15 @@ def named_paths(words: Sequence[str], flag: str) -> dict[str, Path]:
     return found
 
 
-def _manifests(given: Sequence[Path], run: RunFolder) -> tuple[dict[str, dict[str, Any]], str]:
+def _manifests(
+    given: Sequence[Path], run: RunFolder, evaluations: Sequence[EvaluationFile]
+) -> tuple[dict[str, dict[str, Any]], str]:
     if given:
         return {path.resolve().name: read_manifest(path) for path in given}, ""
     noted = run.processes[-1].get("data") if run.processes else None
     words = [word for word in noted if isinstance(word, str)] if isinstance(noted, list) else []
+    # An older run has noted nothing; its evaluation may have been told.
+    words = words or [train for one in evaluations[:1] if (train := one.setting("train", str))]
     if not words:
         return {}, "This run does not say on which data it trained: give the folder with --data DATA."
     paths = [word if word.startswith("tfds:") else word.partition("=")[2] or word for word in words]
@@ -125,7 +129,10 @@ def _manifests(given: Sequence[Path], run: RunFolder) -> tuple[dict[str, dict[st
         return {}, f"Trained on {', '.join(paths)} of TFDS, which has no manifest."
     gone = [Path(path).name for path in paths if not Path(path).is_dir()]
     if gone:
-        return {}, f"The training data {', '.join(gone)} are no longer where they were: give the folder with --data DATA."
+        return (
+            {},
+            f"The training data {', '.join(gone)} are no longer where they were: give the folder with --data DATA.",
+        )
     try:
         return {Path(path).resolve().name: read_manifest(Path(path)) for path in paths}, ""
     except MaxsearchError as error:
@@ -173,7 +180,9 @@ def _source(options: ReportOptions, one: EvaluationFile) -> PictureSource | str:
     if options.products is not None:
         return PictureSource(options.products, columns, image_dir)
     if noted is None:
-        return "The pictures are left out, for the evaluation does not name its catalogue: give it with --products FILE."
+        return (
+            "The pictures are left out, for the evaluation does not name its catalogue: give it with --products FILE."
+        )
     if "://" not in noted and not Path(noted).exists():
         return (
             f"The pictures are left out, for the catalogue {Path(noted).name} is no longer where it was: give it with "

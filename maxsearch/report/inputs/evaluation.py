@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.evaluation.embedded import OURS
-from maxsearch.evaluation.metrics import Interval
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.evaluation.weights import WeightRow
 from maxsearch.report.inputs.shapes import finite, read_shape, sound
 
@@ -147,9 +147,7 @@ def read_evaluation(path: Path, name: str) -> EvaluationFile:
     Raises:
       MaxsearchError: as `read_shape`.
     """
-    found = read_shape(
-        path, EvaluationFile, kind=KIND, version=SCHEMA_VERSION, what="evaluation", remedy=REMEDY
-    )
+    found = read_shape(path, EvaluationFile, kind=KIND, version=SCHEMA_VERSION, what="evaluation", remedy=REMEDY)
     weights = found.weights
     if weights is not None:
         weights = replace(weights, rows=[row for row in weights.rows if finite(row.title, row.image)])

@@ -2,16 +2,25 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dacite
 
 from maxsearch.errors import MaxsearchError
-from maxsearch.evaluation.metrics import Interval
 from maxsearch.files import read_json
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def read_shape(path: Path, shape: type[T], *, kind: str, version: int, what: str, remedy: str) -> T:

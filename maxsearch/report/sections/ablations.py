@@ -5,6 +5,7 @@ from maxsearch.html.words import number, short
 from maxsearch.report.charts.forest import Group, Line, figure, forest
 from maxsearch.report.inputs.ablation import AblationFile, RungFile, RungMetric
 from maxsearch.report.inputs.collect import Inputs
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.report.sections import part
 from maxsearch.report.words import TITLES, p_said, title_of, without_folders
 
@@ -37,7 +38,7 @@ def _ladder(one: AblationFile, *, several: bool) -> str:
             # Not corrected for their number, so what an interval leaves open is what counts here.
             open_ = value.difference.low <= 0 <= value.difference.high
             name = f"{short(rung.name)}, less {short(rung.against or '')}"
-            interval = type(value.interval)(value.difference.mean, value.difference.low, value.difference.high)
+            interval = Interval(value.difference.mean, value.difference.low, value.difference.high)
             note = f' <span class="soft">{p_said(value.difference.p)}</span>'
             steps.append(Line(name, interval, 0, note, hollow=open_))
     drawn = f"<div>{forest([Group(means)], f'{title_of(metric)}, mean of seeds')}</div>"

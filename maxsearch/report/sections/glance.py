@@ -101,4 +101,6 @@ def _most(one: EvaluationFile) -> str:
 
 
 def _tile(name: str, value: str, more: str) -> str:
-    return f'<div class="tile"><span class="soft">{text(name)}</span><b>{text(value)}</b><span>{text(more)}</span></div>'
+    return (
+        f'<div class="tile"><span class="soft">{text(name)}</span><b>{text(value)}</b><span>{text(more)}</span></div>'
+    )

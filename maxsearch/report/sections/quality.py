@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from maxsearch.evaluation.metrics import Interval
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.html.markup import table, text
 from maxsearch.html.words import number, short
 from maxsearch.report.charts.forest import Group, Line, figure, forest

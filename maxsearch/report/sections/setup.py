@@ -81,7 +81,9 @@ def surroundings(inputs: Inputs) -> part.Part:
     names = list(dict.fromkeys(name for one in columns.values() for name in one))
     lines = [(name, [one.get(name, NOT_RECORDED) for one in columns.values()]) for name in names]
     note = "" if inputs.run.processes else part.said("The run is of a version that did not note on what it ran.")
-    return part.Part("environment", "Environment", f'{note}<div class="settings">{table("", list(columns), lines)}</div>')
+    return part.Part(
+        "environment", "Environment", f'{note}<div class="settings">{table("", list(columns), lines)}</div>'
+    )
 
 
 def environment_lines(found: dict[str, Any]) -> dict[str, str]:

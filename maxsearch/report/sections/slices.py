@@ -1,7 +1,5 @@
 """Where the model is strong and where it is weak, and where the image is what helps."""
 
-from itertools import groupby
-
 from maxsearch.evaluation.embedded import OURS, TEXT_ONLY
 from maxsearch.html.markup import text
 from maxsearch.html.words import number, short
@@ -16,6 +14,8 @@ from maxsearch.report.sections.quality import COMMAND, FLAG, ours_less
 from maxsearch.report.words import PARTS, image_gain, title_of
 
 MOST_VALUES = 12  # of one slice
+PRODUCTS = "products"
+FEW = 30  # queries; with fewer, an interval says little
 
 
 def slices(inputs: Inputs) -> part.Part:
@@ -33,7 +33,8 @@ def slices(inputs: Inputs) -> part.Part:
             f'<div class="pair">{"".join(f"<div>{drawn}</div>" for drawn in gains if drawn)}</div>'
             + part.said(
                 "The model less its own text-only part, by slice. A solid bar: the two intervals lie apart. An "
-                "outlined one: they overlap, and the difference may be chance. The whisker is the paired 95 % interval."
+                "outlined one: they overlap, and the difference may be chance. The whisker of the first bar is the paired "
+                "95 % interval. A slice of relevant products asks how well those alone are found."
             )
         )
     body += "".join(_every(one, several=several) for one in sliced)
@@ -49,16 +50,25 @@ def _gains(one: EvaluationFile, inputs: Inputs, *, several: bool) -> str:
         value = figure(less.mean, signed=True)
         apart = less.low > 0 or less.high < 0
         groups.append(("", [Bar("all queries", less.mean, value, open=not apart, interval=(less.low, less.high))]))
-    for title, values in groupby(one.slices, key=lambda found: found.slice):
+    for title, values in _kinds(one):
         lines = [
             Bar(short(found.value or "(none)"), gain[0], figure(gain[0], signed=True), _count(found), open=not gain[1])
             for found in values
             if (gain := image_gain(found)) is not None
         ]
         if lines:
-            groups.append((short(title), lines[:MOST_VALUES]))
+            groups.append((title, lines[:MOST_VALUES]))
     drawn = bars(groups, ("slice", f"{title_of(metric)}, fused less text only", ""), scale=_common(inputs))
     return f"<h4>{text(one.name)}</h4>{drawn}" if several and drawn else drawn
+
+
+def _kinds(one: EvaluationFile) -> list[tuple[str, list[Slice]]]:
+    """The slices by name, but for those of a single value: they say what the whole says."""
+    kinds: dict[str, list[Slice]] = {}
+    for found in one.slices:
+        name = f"{short(found.slice)}{' (of relevant products)' if found.of == PRODUCTS else ''}"
+        kinds.setdefault(name, []).append(found)
+    return [(name, values) for name, values in kinds.items() if len(values) > 1]
 
 
 def _common(inputs: Inputs) -> Scale:
@@ -76,18 +86,18 @@ def _common(inputs: Inputs) -> Scale:
 
 def _every(one: EvaluationFile, *, several: bool) -> str:
     metric = one.slices[0].metric
-    named = list(dict.fromkeys(name for found in one.slices for name in found.systems))
+    inside = {name for found in one.slices for name in found.systems}
+    named = list(dict.fromkeys([*(system.name for system in one.systems if system.name in inside), *sorted(inside)]))
     styles = styles_of(named)
     drawn = [name for name in (*PARTS, *named) if name in named]
     drawn = list(dict.fromkeys(name for name in drawn if name in PARTS or name == _strongest(one)))
     heading = f"<h3>{text(title_of(metric))} by slice{f', {text(one.name)}' if several else ''}</h3>"
     charts = ""
-    for title, values in groupby(one.slices, key=lambda found: found.slice):
-        every = list(values)
+    for title, every in _kinds(one):
         groups = [
             Group(
                 [Line(short(name), found.systems[name], styles[name]) for name in drawn if name in found.systems],
-                f"<b>{text(short(found.value or '(none)'))}</b> <span class=\"soft\">{_count(found)}</span>",
+                f'<b>{text(short(found.value or "(none)"))}</b> <span class="soft">{_count(found)}</span>',
             )
             for found in every[:MOST_VALUES]
         ]
@@ -127,4 +137,4 @@ def _cell(found: Slice, name: str) -> str:
 
 
 def _count(found: Slice) -> str:
-    return f"{number(found.queries)} queries"
+    return f"{number(found.queries)} queries{', few' if found.queries < FEW else ''}"

@@ -70,7 +70,7 @@ def _figure(name: str, run: RunFolder) -> str:
     label = f"{told} by step: from {series.values[0]:.4g} at step {series.steps[0]:,.0f} to {last:.4g} at the end"
     plane = Plane(label, "step", curves, verticals=_stages(run), zero=name in FROM_ZERO)
     return (
-        f"<figure><figcaption>{text(told)} <span class=\"soft\">ends at {text(short_number(last))}</span></figcaption>"
+        f'<figure><figcaption>{text(told)} <span class="soft">ends at {text(short_number(last))}</span></figcaption>'
         f"{draw(plane)}</figure>"
     )
 

@@ -39,7 +39,7 @@ def worst(inputs: Inputs) -> part.Part:
     body = part.said(
         f"Up to {WORST_SHOWN} queries with the lowest figures: the first {RETURNED_SHOWN} that were returned, and up to "
         f"{WANTED_SHOWN} that the judgments ask for, with the rank where the model has them. The border tells the "
-        "grade: dotted 0, dashed 1, solid 2 or more."
+        "grade: dotted 0, dashed 1, solid 2 or more. Folded queries are printed without their products."
     )
     body += "".join(_evaluated(one, inputs.pictures[one.name], budget, several=several) for one in failed)
     if budget.refused:
