@@ -20,7 +20,7 @@ class Report:
     out: Path
     """The HTML file to write."""
     evaluation: Annotated[tuple[str, ...], arg(metavar="[NAME=]FILE ...")] = ()
-    """What `evaluate --out` wrote, such as full=title.json sparse=sparse.json; the card has those of the first one's model."""
+    """What `evaluate --out` wrote, such as full=a.json sparse=b.json; the card has those of the first one's model."""
     ablation: Annotated[tuple[str, ...], arg(metavar="[NAME=]DIR ...")] = ()
     """Folders of `ablate --out`."""
     tuning: OptionalPath = None

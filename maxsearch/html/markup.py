@@ -36,7 +36,7 @@ def table(corner: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequen
 
 
 def thumbnail(data: bytes | None, title: str, *, lazy: bool = True) -> str:
-    """A picture, scaled down, inside the page; with `lazy` it is decoded when it comes into view, which paper never is."""
+    """A picture, scaled down, inside the page; a `lazy` one is decoded when it comes into view, as paper never does."""
     try:
         if data is None:
             return '<div class="none">no image</div>'

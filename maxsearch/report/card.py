@@ -66,7 +66,6 @@ def _results(one: EvaluationFile) -> list[EvalResult]:
     found = []
     for metric in metrics_of([one.main]):
         interval = one.main.metrics[metric]
-        assert interval is not None
         found.append(
             EvalResult(
                 task_type=TASK,

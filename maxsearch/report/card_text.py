@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Sequence
 
 from maxsearch.evaluation.embedded import TEXT_ONLY
-from maxsearch.report.inputs.shapes import Interval
 from maxsearch.html.words import number, percent, short
 from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.report.sections.quality import ours_less
 from maxsearch.report.sections.setup import environment_lines, manifest_lines
 from maxsearch.report.words import (
@@ -17,7 +17,6 @@ from maxsearch.report.words import (
     image_gain,
     metrics_of,
     p_said,
-    shown,
     slice_name,
     title_of,
     without_folders,
@@ -56,7 +55,8 @@ def _intended(inputs: Inputs) -> str:
     model = inputs.run.config.model
     return (
         f"A search model of maxsearch: it embeds queries, and products of a title and a picture, as vectors of "
-        f"{model.dim} numbers, so that one inner product ranks a catalogue. {number(inputs.run.parameters)} parameters.\n\n"
+        f"{model.dim} numbers, so that one inner product ranks a catalogue. {number(inputs.run.parameters)} parameters."
+        "\n\n"
         "## Intended use\n\n"
         "Ranking products of catalogues like the one that it was trained on, for short text queries. The product side "
         "does not see the query, so its vectors are computed once and indexed. It was not made to identify people, to "
@@ -78,13 +78,12 @@ def _weak(one: EvaluationFile) -> list[str]:
     if metric is None or main is None:
         return ["the evaluation has no figures."]
     whole = main.metrics[metric]
-    assert whole is not None
     lines = [f"warning: {plain_sentence(caution.message)}" for caution in one.warnings]
     ranked = sorted(
         ((found.systems[main.name], found) for found in one.slices if main.name in found.systems),
-        key=lambda pair: pair[0].mean if pair[0] else 0.0,
+        key=lambda pair: pair[0].mean,
     )
-    below = [(interval, found) for interval, found in ranked if interval and interval.high < whole.mean]
+    below = [(interval, found) for interval, found in ranked if interval.high < whole.mean]
     lines += [
         f"weak where {_slice(found)} ({title_of(found.metric)} {_said(interval)}, against {whole.mean:.3f} overall)."
         for interval, found in below[:WEAKEST]

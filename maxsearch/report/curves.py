@@ -1,5 +1,7 @@
 """Long series of logged numbers, made short enough to draw: smoothed by a moving mean, thinned so that peaks stay."""
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Float64
 
@@ -29,7 +31,7 @@ def thinned(
         return x, y
     bounds = np.linspace(0, len(x), max(most // 2, 1) + 1).astype(int)
     kept = {0, len(x) - 1}
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         kept |= {start + int(np.argmin(y[start:stop])), start + int(np.argmax(y[start:stop]))}
     places = np.array(sorted(kept))
     return x[places], y[places]

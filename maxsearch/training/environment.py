@@ -60,7 +60,7 @@ def note_process(run: Path, step: int, data: str | Sequence[str], fingerprint: s
 
 
 def git_commit(folder: Path) -> dict[str, Any] | None:
-    """The commit of a checkout, and whether tracked files differ from it; None when the folder is no checkout's root."""
+    """The commit of a checkout, and whether tracked files differ from it; None when the folder is no root of one."""
     if not (folder / ".git").exists():
         return None
     try:

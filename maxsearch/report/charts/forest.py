@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maxsearch.report.inputs.shapes import Interval
 from maxsearch.html.markup import text
 from maxsearch.report.charts.marks import key, marker
 from maxsearch.report.charts.scale import Scale, short_number
+from maxsearch.report.inputs.shapes import Interval
 
 MINUS = "\u2212"
 

@@ -1,7 +1,7 @@
 """Charts of two axes: curves over steps, and points of recall against time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
@@ -63,7 +63,6 @@ class Plane:
     horizontal: tuple[float, str] | None = None
     x_log: bool = False
     zero: bool = False
-    y_scale: Scale | None = field(default=None)
 
 
 def draw(plane: Plane) -> str:
@@ -73,7 +72,7 @@ def draw(plane: Plane) -> str:
     if plane.horizontal:
         ys.append(plane.horizontal[0])
     across = Scale.powers(xs) if plane.x_log else Scale.around(xs, zero=True, room=0.0)
-    up = plane.y_scale or Scale.around(ys, zero=plane.zero)
+    up = Scale.around(ys, zero=plane.zero)
     parts = [_axes(across, up, plane.x_name)]
     for x, word in plane.verticals:
         at = _x(across, x)

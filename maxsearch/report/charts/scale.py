@@ -16,7 +16,7 @@ class Scale:
 
     @classmethod
     def around(cls, values: list[float], *, zero: bool = False, room: float = 0.04) -> "Scale":
-        """A linear scale that holds all values and some room beside them; with `zero`, 0 too, at an end without room."""
+        """A linear scale that holds all values and some room beside them; with `zero`, 0 too, without room beyond."""
         low, high = min(values, default=0.0), max(values, default=1.0)
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
@@ -54,7 +54,7 @@ class Scale:
         return [number * step for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def short_number(value: float) -> str:
+def short_number(value: int | float) -> str:
     """A number on an axis: 1.5k, 0.25, 3e-4."""
     if value == 0:
         return "0"

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from maxsearch.ablation.results import SCHEMA_VERSION
 from maxsearch.evaluation.comparison import Difference
-from maxsearch.report.inputs.shapes import Interval
-from maxsearch.report.inputs.shapes import finite, read_shape
+from maxsearch.report.inputs.shapes import Interval, finite, read_shape
 
 FILE, KIND = "ablation.json", "maxsearch-ablation"
 REMEDY = "run `maxsearch ablate LADDER ... --out DIR` again and give that folder to --ablation"

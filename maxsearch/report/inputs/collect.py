@@ -165,11 +165,9 @@ def _read(source: PictureSource, wanted: set[str], *, given: bool) -> Pictures:
 
 
 def _named(one: EvaluationFile) -> set[str]:
-    return {
-        product.product_id
-        for query in one.worst[:WORST_SHOWN]
-        for product in (*query.returned[:RETURNED_SHOWN], *query.wanted[:WANTED_SHOWN])
-    }
+    shown = one.worst[:WORST_SHOWN]
+    returned = {product.product_id for query in shown for product in query.returned[:RETURNED_SHOWN]}
+    return returned | {product.product_id for query in shown for product in query.wanted[:WANTED_SHOWN]}
 
 
 def _source(options: ReportOptions, one: EvaluationFile) -> PictureSource | str:

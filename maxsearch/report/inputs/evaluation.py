@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.evaluation.embedded import OURS
-from maxsearch.report.inputs.shapes import Interval
 from maxsearch.evaluation.weights import WeightRow
-from maxsearch.report.inputs.shapes import finite, read_shape, sound
+from maxsearch.report.inputs.shapes import Interval, finite, read_shape, sound
 
 KIND, SCHEMA_VERSION = "maxsearch-evaluation", 2
 REMEDY = "run `maxsearch evaluate ... --out FILE` again and give that file to --evaluation"
@@ -18,7 +17,7 @@ class System:
     """One ranking's means over queries with their intervals, by metric; one that has no figure is not there."""
 
     name: str
-    metrics: dict[str, Interval | None]
+    metrics: dict[str, Interval]
     missing_queries: int = 0
 
 
@@ -46,7 +45,7 @@ class Slice:
     queries: int
     judgments: int
     metric: str
-    systems: dict[str, Interval | None]
+    systems: dict[str, Interval]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def read_run(run: Path) -> RunFolder:
         series=read_series(run / METRICS),
         shares=goodput(lines),
         began=min((line["began"] for line in lines), default=None),
-        seconds=sum(line["wall"] for line in lines),
+        seconds=sum((line["wall"] for line in lines), 0.0),
         processes=_processes(run / ENVIRONMENT),
         parameters=_parameters(config),
         begins_with=Path(begins_with).name if isinstance(begins_with, str) else None,

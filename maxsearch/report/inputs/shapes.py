@@ -24,7 +24,7 @@ class Interval:
 
 
 def read_shape(path: Path, shape: type[T], *, kind: str, version: int, what: str, remedy: str) -> T:
-    """Reads a JSON file into a dataclass; keys that it does not have are left out.
+    """Reads a JSON file into a dataclass; keys that it does not have are left out, and null is as absent.
 
     Args:
       path: the file.
@@ -48,14 +48,20 @@ def read_shape(path: Path, shape: type[T], *, kind: str, version: int, what: str
             f"{version}: {remedy}"
         )
     try:
-        return dacite.from_dict(shape, value, dacite.Config(type_hooks={float: number}))  # type: ignore[type-var]
+        return dacite.from_dict(shape, _without_nulls(value), dacite.Config(type_hooks={float: number}))
     except dacite.DaciteError as error:
         raise MaxsearchError(f"the {what} {path} is damaged ({str(error)[:300]}): {remedy}") from None
 
 
-def sound(intervals: Mapping[str, Interval | None]) -> dict[str, Interval]:
+def sound(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
     """The intervals whose numbers are numbers: a figure that could not be computed is as one that is not there."""
-    return {name: one for name, one in intervals.items() if one is not None and finite(one.mean, one.low, one.high)}
+    return {name: one for name, one in intervals.items() if finite(one.mean, one.low, one.high)}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def finite(*values: float) -> bool:

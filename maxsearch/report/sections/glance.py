@@ -65,7 +65,6 @@ def _evaluated(one: EvaluationFile, *, several: bool) -> list[str]:
     if main is None or metric is None:
         return []
     interval = main.metrics[metric]
-    assert interval is not None
     where = f", {one.name}" if several else ""
     others = [
         (found.mean, system.name)

@@ -26,8 +26,8 @@ def index(inputs: Inputs) -> part.Part:
     drawn = "".join(_figure(tuning, name) for name in names)
     chosen = next((one for one in tuning.measured if one.chosen), None)
     said = (
-        f"{number(tuning.count)} vectors of {number(tuning.dim)} numbers, {number(tuning.queries)} queries. Recall is the "
-        "share of the exact search's products that are found; time is of one query alone."
+        f"{number(tuning.count)} vectors of {number(tuning.dim)} numbers, {number(tuning.queries)} queries. Recall is "
+        "the share of the exact search's products that are found; time is of one query alone."
     )
     if chosen is not None:
         recall = chosen.recalls.get(tuning.metric)
@@ -70,7 +70,8 @@ def _figure(tuning: Tuning, name: str) -> str:
     target = (tuning.target_recall, f"target {tuning.target_recall:g}") if name == tuning.metric else None
     label = f"{name} against milliseconds per query: {len(measured)} settings, the best {front[-1].recalls[name]:.3f}"
     drawn = draw(Plane(label, "ms per query (by powers of ten)", [curve], points, horizontal=target, x_log=True))
-    return f'<figure><figcaption>{name} <span class="soft">circles: no other is faster and better</span></figcaption>{drawn}</figure>'
+    told = f'{name} <span class="soft">circles: no other is faster and better</span>'
+    return f"<figure><figcaption>{told}</figcaption>{drawn}</figure>"
 
 
 def _front(measured: Sequence[Measured], name: str) -> list[Measured]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from maxsearch.report.inputs.shapes import Interval
 from maxsearch.html.markup import table, text
 from maxsearch.html.words import number, short
 from maxsearch.report.charts.forest import Group, Line, figure, forest
@@ -10,6 +9,7 @@ from maxsearch.report.charts.marks import key, styles_of
 from maxsearch.report.charts.scale import Scale
 from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import Comparison, EvaluationFile
+from maxsearch.report.inputs.shapes import Interval
 from maxsearch.report.sections import part
 from maxsearch.report.words import MEANINGS, headline, metrics_of, p_said, shown, title_of
 
@@ -163,8 +163,8 @@ def _side_by_side(evaluations: Sequence[EvaluationFile]) -> str:
     for name in names:
         cells = ""
         for one in evaluations:
-            found = next((system.metrics.get(metric) for system in one.systems if system.name == name), None)
-            cells += _cell(found, None)
+            system = next((system for system in one.systems if system.name == name), None)
+            cells += _cell(system.metrics.get(metric) if system else None, None)
         rows += f'<tr><th scope="row">{key(styles[name])}{text(short(name))}</th>{cells}</tr>'
     return (
         f"<h3>{text(title_of(metric))} side by side</h3>"

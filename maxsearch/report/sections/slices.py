@@ -33,8 +33,8 @@ def slices(inputs: Inputs) -> part.Part:
             f'<div class="pair">{"".join(f"<div>{drawn}</div>" for drawn in gains if drawn)}</div>'
             + part.said(
                 "The model less its own text-only part, by slice. A solid bar: the two intervals lie apart. An "
-                "outlined one: they overlap, and the difference may be chance. The whisker of the first bar is the paired "
-                "95 % interval. A slice of relevant products asks how well those alone are found."
+                "outlined one: they overlap, and the difference may be chance. The whisker of the first bar is the "
+                "paired 95 % interval. A slice of relevant products asks how well those alone are found."
             )
         )
     body += "".join(_every(one, several=several) for one in sliced)
@@ -127,7 +127,7 @@ def _strongest(one: EvaluationFile) -> str | None:
     for found in one.slices:
         for name, interval in found.systems.items():
             if not name.startswith(OURS):
-                totals[name] = totals.get(name, 0.0) + interval.mean * found.queries if interval else 0.0
+                totals[name] = totals.get(name, 0.0) + interval.mean * found.queries
     return max(totals, key=lambda name: totals[name], default=None)
 
 

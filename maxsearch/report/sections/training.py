@@ -100,8 +100,8 @@ def _smoothing(run: RunFolder, drawn: Sequence[str]) -> str:
     if not windows:
         return "Every point is a logged value."
     return (
-        f"Pale: the logged values. Strong: their moving mean over {max(windows)} logged values. Long curves are thinned "
-        "to the lowest and highest value of each stretch."
+        f"Pale: the logged values. Strong: their moving mean over {max(windows)} logged values. Long curves are "
+        "thinned to the lowest and highest value of each stretch."
     )
 
 

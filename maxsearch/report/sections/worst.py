@@ -18,7 +18,7 @@ BEST_GRADE = 2  # borders tell this many grades above 0 apart; those above look 
 
 @dataclass
 class _Budget:
-    left: int = MOST_BYTES
+    left: int
     refused: int = 0
 
     def takes(self, data: bytes) -> bool:
@@ -35,10 +35,10 @@ def worst(inputs: Inputs) -> part.Part:
     title, failed = "Worst queries", [one for one in inputs.evaluations if one.worst]
     if not failed:
         return part.Part("worst", title, part.missing("No evaluation with its worst queries was given:", COMMAND, FLAG))
-    budget, several = _Budget(), len(inputs.evaluations) > 1
+    budget, several = _Budget(MOST_BYTES), len(inputs.evaluations) > 1
     body = part.said(
-        f"Up to {WORST_SHOWN} queries with the lowest figures: the first {RETURNED_SHOWN} that were returned, and up to "
-        f"{WANTED_SHOWN} that the judgments ask for, with the rank where the model has them. The border tells the "
+        f"Up to {WORST_SHOWN} queries with the lowest figures: the first {RETURNED_SHOWN} that were returned, and up "
+        f"to {WANTED_SHOWN} that the judgments ask for, with the rank where the model has them. The border tells the "
         "grade: dotted 0, dashed 1, solid 2 or more. Folded queries are printed without their products."
     )
     body += "".join(_evaluated(one, inputs.pictures[one.name], budget, several=several) for one in failed)
