@@ -97,7 +97,7 @@ def ablation(**changes: Any) -> dict[str, Any]:
     """As `ablate --out` writes it into ablation.json."""
 
     def rung(name: str, against: str, mean: float, difference: float | None) -> dict[str, Any]:
-        paired = None if difference is None else interval(difference, 0.01) | {"p": 0.2}
+        paired = None if difference is None else interval(difference, 0.01) | {"p": 0.02, "p_corrected": 0.2}
         metrics = {"ndcg@10": interval(mean) | {"by_seed": [mean, mean], "sd": 0.0, "difference": paired}}
         described = {"name": name, "part": "product", "against": against, "run": name, "data": ""}
         return {**described, "seeds": [0, 1], "complete": True, "training_minutes": [1.0, 2.0], "metrics": metrics}

@@ -120,7 +120,13 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("goodput.jsonl", '{"began": 1}'), ("goodput.jsonl", "x"), ("environment.json", "[]"), ("environment.json", "{")],
+    [
+        ("goodput.jsonl", '{"began": 1}'),
+        ("goodput.jsonl", "x"),
+        ("environment.json", "[]"),
+        ("environment.json", "{"),
+        ("data.json", "1"),
+    ],
 )
 def test_damaged_files_of_a_run_are_named(tmp_path: Path, name: str, content: str) -> None:
     run = made.run(tmp_path / "run")
@@ -174,12 +180,15 @@ def test_a_catalogue_that_is_gone_leaves_the_pictures_out(tmp_path: Path) -> Non
 def test_the_training_data_come_from_what_the_run_noted(tmp_path: Path) -> None:
     run = made.run(tmp_path / "run")
     assert "--data DATA" in collect(ReportOptions(run=run)).no_manifest
-    made.write(run / "environment.json", {"processes": [{"from_step": 0, "data": [str(tiny.data())]}]})
+    train = made.evaluation()["settings"] | {"train": str(tiny.data())}
+    told = {"a": made.write(tmp_path / "a.json", made.evaluation(settings=train))}
+    assert list(collect(ReportOptions(run=run, evaluations=told)).manifests) == [tiny.data().name]
+    made.write(run / "data.json", {"data": [f"shop={tiny.data()}"]})
     found = collect(ReportOptions(run=run))
     assert list(found.manifests) == [tiny.data().name] and found.no_manifest == ""
-    made.write(run / "environment.json", {"processes": [{"data": ["/home/someone/gone"]}]})
+    made.write(run / "data.json", {"data": ["/home/someone/gone"]})
     assert "the training data gone are no longer" in collect(ReportOptions(run=run)).no_manifest.lower()
-    made.write(run / "environment.json", {"processes": [{"data": ["tfds:coco"]}]})
+    made.write(run / "data.json", {"data": ["tfds:coco"]})
     assert "tfds:coco" in collect(ReportOptions(run=run)).no_manifest
     with pytest.raises(MaxsearchError, match="no data manifest"):
         collect(ReportOptions(run=run, data=[tmp_path]))

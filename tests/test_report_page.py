@@ -41,7 +41,7 @@ def everything(folder: Path, **changes: object) -> list[object]:
 
 def test_the_page_holds_all_that_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.quiet(*everything(tmp_path))
-    assert re.fullmatch(rf"{tmp_path}/report\.html: 0\.\d MB\n", capsys.readouterr().out)
+    assert re.search(rf"{tmp_path}/report\.html: 0\.\d MB\n$", capsys.readouterr().out)
     page = whole(tmp_path / "report.html")
     assert not page.named("script")
     said = " ".join(data for _, data in page.texts)
@@ -49,7 +49,7 @@ def test_the_page_holds_all_that_was_given(tmp_path: Path, capsys: pytest.Captur
         "7 judged pairs also occur in train.",  # the leak, without the folder
         "95 % interval 0.680 to 0.720; the best other system, BM25: 0.250",
         "+0.150",  # what the image adds
-        "0.110 to 0.150",
+        "+0.130 to +0.170",
         "title says the query: silent",
         "12 queries, few",
         "not in the first 100",
@@ -57,6 +57,7 @@ def test_the_page_holds_all_that_was_given(tmp_path: Path, capsys: pytest.Captur
         "grade 2",
         "+ aligner, less plain",
         "odd, seed 0",
+        "p = 0.200",
         "loss term query_product",
         "84.0 % of the wall time went into steps that count.",
         "Chosen: leaves 10, with recall@10 0.960 in 0.05 ms.",

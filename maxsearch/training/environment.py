@@ -1,13 +1,12 @@
-"""On what a run ran: versions, devices and data, one entry for each time that it began or went on.
+"""On what a run ran: versions and devices, one entry for each time that it began or went on.
 
-Nothing of it names the machine, its user or a folder of theirs, but for the data's, by which a report finds them.
+Nothing of it names the machine, its user or a folder of theirs.
 """
 
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,22 +39,20 @@ def environment() -> dict[str, Any]:
     }
 
 
-def note_process(run: Path, step: int, data: str | Sequence[str], fingerprint: str) -> None:
+def note_process(run: Path, step: int, fingerprint: str) -> None:
     """Adds this process to RUN/environment.json, in place of those whose steps are done again.
 
     Args:
       run: the run's folder.
       step: updates done before this process.
-      data: as `train` takes it.
-      fingerprint: of the examples.
+      fingerprint: of the source of its examples.
     """
     path, earlier = run / ENVIRONMENT, []
     if step and path.is_file():
         found = read_json(path, what="environment of the run", remedy="remove it, and repeat the command")
         processes = found.get("processes") if isinstance(found, dict) else None
         earlier = [one for one in processes or () if isinstance(one, dict) and one.get("from_step", 0) < step]
-    given = [data] if isinstance(data, str) else list(data)
-    entry = {"from_step": step, "data": given, "data_fingerprint": fingerprint, **environment()}
+    entry = {"from_step": step, "data_fingerprint": fingerprint, **environment()}
     write_json(path, {"schema_version": 1, "kind": "maxsearch-environment", "processes": [*earlier, entry]})
 
 

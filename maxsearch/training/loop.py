@@ -204,7 +204,7 @@ def train(
         words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
         writer = MetricWriter(run, resumed_from or 0) if leads() else None
         if writer:
-            note_process(run, resumed_from or 0, data, source.fingerprint)
+            note_process(run, resumed_from or 0, source.fingerprint)
             cleanup.callback(writer.close)
         return Run(
             config=config,

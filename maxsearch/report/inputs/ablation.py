@@ -4,11 +4,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from maxsearch.ablation.results import SCHEMA_VERSION
-from maxsearch.evaluation.comparison import Difference
 from maxsearch.report.inputs.shapes import Interval, finite, read_shape
 
 FILE, KIND = "ablation.json", "maxsearch-ablation"
 REMEDY = "run `maxsearch ablate LADDER ... --out DIR` again and give that folder to --ablation"
+
+
+@dataclass(frozen=True)
+class RungDifference(Interval):
+    """The paired difference to another rung, with its p-value as it is, and corrected where that was done."""
+
+    p: float
+    p_corrected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class RungMetric:
     high: float
     by_seed: list[float]
     sd: float | None
-    difference: Difference | None
+    difference: RungDifference | None
 
     @property
     def interval(self) -> Interval:
@@ -73,6 +80,6 @@ def _sound(rung: RungFile) -> dict[str, RungMetric]:
     for name, one in rung.metrics.items():
         if finite(one.mean, one.low, one.high, *one.by_seed):
             found = one.difference
-            whole = found is not None and finite(found.mean, found.low, found.high, found.p)
+            whole = found is not None and finite(found.mean, found.low, found.high, found.p, found.p_corrected or 0)
             kept[name] = replace(one, difference=found if whole else None)
     return kept

@@ -118,13 +118,11 @@ def _manifests(
 ) -> tuple[dict[str, dict[str, Any]], str]:
     if given:
         return {path.resolve().name: read_manifest(path) for path in given}, ""
-    noted = run.processes[-1].get("data") if run.processes else None
-    words = [word for word in noted if isinstance(word, str)] if isinstance(noted, list) else []
     # An older run has noted nothing; its evaluation may have been told.
-    words = words or [train for one in evaluations[:1] if (train := one.setting("train", str))]
+    words = run.data or [train for one in evaluations[:1] if (train := one.setting("train", str))]
     if not words:
         return {}, "This run does not say on which data it trained: give the folder with --data DATA."
-    paths = [word if word.startswith("tfds:") else word.partition("=")[2] or word for word in words]
+    paths = [word if Path(word).exists() else word.partition("=")[2] or word for word in words]
     if any(path.startswith("tfds:") for path in paths):
         return {}, f"Trained on {', '.join(paths)} of TFDS, which has no manifest."
     gone = [Path(path).name for path in paths if not Path(path).is_dir()]

@@ -15,6 +15,7 @@ from maxsearch.files import read_json
 from maxsearch.training.goodput import GOODPUT, goodput, read_lines
 from maxsearch.training.run_folder import ENVIRONMENT, METRICS, ORIGIN, read_config
 
+DATA = "data.json"  # what `train --data` was given, each by its name where it has one
 REMEDY = "restore it, or name the folder of another run"
 
 
@@ -40,6 +41,7 @@ class RunFolder:
       seconds: wall time of all processes.
       processes: the environment of each that began or continued the run, as it was recorded; may be empty.
       parameters: their number.
+      data: where it found its training data, as it noted them; empty when it did not.
       begins_with: the run or model that gave the first parameters, by the name of its folder.
     """
 
@@ -51,6 +53,7 @@ class RunFolder:
     seconds: float
     processes: list[dict[str, Any]]
     parameters: int
+    data: list[str]
     begins_with: str | None
 
     @property
@@ -78,6 +81,7 @@ def read_run(run: Path) -> RunFolder:
         seconds=sum((line["wall"] for line in lines), 0.0),
         processes=_processes(run / ENVIRONMENT),
         parameters=_parameters(config),
+        data=_data(run / DATA),
         begins_with=Path(begins_with).name if isinstance(begins_with, str) else None,
     )
 
@@ -124,6 +128,16 @@ def _goodput(run: Path) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MaxsearchError(f"{run / GOODPUT} is damaged: {REMEDY}") from None
     return lines
+
+
+def _data(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    found = read_json(path, what="record of the training data", remedy=REMEDY)
+    noted = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(noted, list) or not all(isinstance(one, str) for one in noted):
+        raise MaxsearchError(f"{path} is damaged: {REMEDY}")
+    return noted
 
 
 def _processes(path: Path) -> list[dict[str, Any]]:

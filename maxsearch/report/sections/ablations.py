@@ -3,10 +3,10 @@
 from maxsearch.html.markup import text
 from maxsearch.html.words import number, short
 from maxsearch.report.charts.forest import Group, Line, figure, forest
-from maxsearch.report.inputs.ablation import AblationFile, RungFile, RungMetric
+from maxsearch.report.inputs.ablation import AblationFile, RungDifference, RungFile, RungMetric
 from maxsearch.report.inputs.collect import Inputs
-from maxsearch.report.inputs.shapes import Interval
 from maxsearch.report.sections import part
+from maxsearch.report.sections.quality import CERTAIN
 from maxsearch.report.words import TITLES, p_said, title_of, without_folders
 
 COMMAND = "maxsearch ablate LADDER --data DATA --products ... --queries ... --qrels ... --out DIR"
@@ -35,20 +35,23 @@ def _ladder(one: AblationFile, *, several: bool) -> str:
             continue
         means.append(Line(short(rung.name), value.interval, note=_seeds(rung, value, one)))
         if value.difference is not None:
-            # Not corrected for their number, so what an interval leaves open is what counts here.
-            open_ = value.difference.low <= 0 <= value.difference.high
             name = f"{short(rung.name)}, less {short(rung.against or '')}"
-            interval = Interval(value.difference.mean, value.difference.low, value.difference.high)
-            note = f' <span class="soft">{p_said(value.difference.p)}</span>'
-            steps.append(Line(name, interval, 0, note, hollow=open_))
+            note = f' <span class="soft">{_chance(value.difference)}</span>'
+            steps.append(Line(name, value.difference, 0, note, hollow=_open(value.difference)))
     drawn = f"<div>{forest([Group(means)], f'{title_of(metric)}, mean of seeds')}</div>"
     if steps:
         drawn += f"<div>{forest([Group(steps)], f'{title_of(metric)}, paired difference', signed=True)}</div>"
+    corrected = any(
+        value.difference is not None and value.difference.p_corrected is not None
+        for rung in one.rungs
+        if (value := rung.metrics.get(metric)) is not None
+    )
     rests = (
         f"{number(one.queries)} queries over {number(one.products)} products, seeds "
         f"{', '.join(map(str, one.seeds))}. Differences are of the same queries and seeds, with paired 95 % bootstrap "
-        "intervals over queries; p by a paired randomisation test, not corrected for their number. An empty mark: the "
-        "interval holds 0."
+        "intervals over queries; p by a paired randomisation test"
+        f"{', corrected for the number of comparisons (Holm)' if corrected else ', not corrected for their number'}. "
+        f"An empty mark may be chance{f' (p from {CERTAIN:g})' if corrected else ' (the interval holds 0)'}."
     )
     lines = [(short(rung.name), [cell for name in metrics for cell in _cells(rung, name)]) for rung in one.rungs]
     columns = [cell for name in metrics for cell in (title_of(name), "sd of seeds", "difference", "p")]
@@ -59,6 +62,15 @@ def _ladder(one: AblationFile, *, several: bool) -> str:
         + part.numbers("The ladder in numbers", "rung", [*columns, "minutes"], _with_minutes(one, lines))
         + _failures(one)
     )
+
+
+def _chance(found: RungDifference) -> str:
+    return p_said(found.p if found.p_corrected is None else found.p_corrected)
+
+
+def _open(found: RungDifference) -> bool:
+    """Whether the difference may be chance; without a correction, what the interval leaves open is what counts."""
+    return found.low <= 0 <= found.high if found.p_corrected is None else found.p_corrected >= CERTAIN
 
 
 def _seeds(rung: RungFile, value: RungMetric, one: AblationFile) -> str:
@@ -77,7 +89,7 @@ def _cells(rung: RungFile, metric: str) -> list[str]:
     if found is None:
         return [figure(value.mean), spread, NOTHING, NOTHING]
     ends = f"{figure(found.low, signed=True)} to {figure(found.high, signed=True)}"
-    p = p_said(found.p).removeprefix("p ").removeprefix("= ")
+    p = _chance(found).removeprefix("p ").removeprefix("= ")
     return [figure(value.mean), spread, f"{figure(found.mean, signed=True)} ({ends})", p]
 
 
