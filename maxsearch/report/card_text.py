@@ -1,7 +1,6 @@
 """The text of a model card: what the model is for, how it was made, how good it is, and where it is weak."""
 
 import re
-import shlex
 from collections.abc import Sequence
 
 from maxsearch.evaluation.embedded import TEXT_ONLY
@@ -44,7 +43,7 @@ def body(inputs: Inputs, evaluations: Sequence[EvaluationFile], name: str, licen
         _data(inputs),
         _procedure(inputs),
         _results(evaluations),
-        _loading(name),
+        _loading(),
     ]
     if license_id:
         parts.append(f"## Licence\n\n{plain(license_id)}")
@@ -187,11 +186,10 @@ def _results(evaluations: Sequence[EvaluationFile]) -> str:
     return "\n\n".join(parts)
 
 
-def _loading(name: str) -> str:
-    run = shlex.quote(short(name))
+def _loading() -> str:
     return (
         "## How to use it\n\n```bash\n"
-        f"maxsearch export --run {run} --out model\n"
+        "maxsearch export --run RUN --out model\n"
         "maxsearch index build --model model --products products.parquet --out index\n"
         'maxsearch search "navy blue casual shoes for men" -k 10 --index index --model model\n'
         "```"
