@@ -62,7 +62,7 @@ def test_the_page_holds_all_that_was_given(tmp_path: Path, capsys: pytest.Captur
         "84.0 % of the wall time went into steps that count.",
         "Chosen: leaves 10, with recall@10 0.960 in 0.05 ms.",
         "optim.learning_rate",
-        "not recorded",
+        "The run is of a version that did not note on what it ran.",
     ):
         assert piece in said, piece
     assert "/home/someone" not in said and str(tmp_path) not in said

@@ -10,6 +10,7 @@ from maxsearch.report.charts.scale import short_number
 from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile
 from maxsearch.report.sections.part import Part
+from maxsearch.report.sections.slices import FEW
 from maxsearch.report.words import duration, headline, image_gain, p_said, slice_name, title_of, without_folders
 from maxsearch.training.goodput import STEPS
 
@@ -90,7 +91,21 @@ def _evaluated(one: EvaluationFile, *, several: bool) -> list[str]:
                 f"{figure(-adds.low, signed=True)}, corrected {p_said(adds.p_corrected)}{_most(one)}",
             )
         )
-    return tiles
+    return [*tiles, *_weakest(one, main.name, where)]
+
+
+def _weakest(one: EvaluationFile, model: str, where: str) -> list[str]:
+    """The slice with the lowest mean, of those with enough queries to say so."""
+    means = [
+        (interval.mean, slice_name(found), interval)
+        for found in one.slices
+        if found.queries >= FEW and (interval := found.systems.get(model)) is not None
+    ]
+    if not means:
+        return []
+    mean, name, interval = min(means, key=lambda found: found[0])
+    said = f"where {name}; 95 % interval {figure(interval.low)} to {figure(interval.high)}"
+    return [_tile(f"weakest slice{where}", figure(mean), said)]
 
 
 def _most(one: EvaluationFile) -> str:

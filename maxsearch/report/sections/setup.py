@@ -76,7 +76,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def surroundings(inputs: Inputs) -> part.Part:
     """The section of what the run and this report ran on."""
-    columns = {_process(one): environment_lines(one) for one in inputs.run.processes} or {"run": {}}
+    columns = {_process(one): environment_lines(one) for one in inputs.run.processes}
     columns["this report"] = environment_lines(inputs.here)
     names = list(dict.fromkeys(name for one in columns.values() for name in one))
     lines = [(name, [one.get(name, NOT_RECORDED) for one in columns.values()]) for name in names]
@@ -94,7 +94,8 @@ def environment_lines(found: dict[str, Any]) -> dict[str, str]:
     lines["CPUs"] = found.get("cpu_count")
     if isinstance(devices, dict):
         count, processes = devices.get("count"), devices.get("processes")
-        lines["devices"] = f"{shown(count)} x {shown(devices.get('kind'))}, {shown(processes)} processes"
+        several = f", {processes} processes" if isinstance(processes, int) and processes > 1 else ""
+        lines["devices"] = f"{shown(count)} x {shown(devices.get('kind'))}{several}"
     if isinstance(git, dict):
         lines["git commit"] = f"{shown(git.get('commit'))}{' with changes' if git.get('changed') else ''}"
     if isinstance(packages, dict):
