@@ -1,6 +1,7 @@
 """The JSON that `maxsearch index tune --out` writes."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from maxsearch.report.inputs.shapes import number, read_shape
 
 KIND, SCHEMA_VERSION = "maxsearch-index-tuning", 1
 REMEDY = "run `maxsearch index tune ... --out FILE` again and give that file to --tuning"
-RECALLS = ("recall@10", "recall@100")
+RECALL = re.compile(r"recall@([0-9]{1,6})")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Measured:
 
     Attributes:
       setting: by name.
-      recalls: share of the exact search's products that it finds, by "recall@10" and "recall@100".
+      recalls: share of the exact search's products that it finds, by "recall@10" and the like.
       milliseconds: of a single query.
       queries_per_second: in batches; None when it was not measured.
       chosen: whether the index was set to it.
@@ -59,10 +60,15 @@ class Tuning:
     measured: list[Measured] = field(default_factory=list)
 
     @property
+    def recalls(self) -> list[str]:
+        """The recalls that were measured, that of the fewest products first."""
+        names = {name for one in self.measured for name in one.recalls}
+        return sorted(names, key=lambda name: int(name.partition("@")[2]))
+
+    @property
     def metric(self) -> str:
-        """The recall that the target speaks of, or the first that was measured."""
-        names = [name for name in (f"recall@{self.k}", *RECALLS) if any(name in one.recalls for one in self.measured)]
-        return names[0] if names else RECALLS[0]
+        """The recall that the target speaks of."""
+        return f"recall@{self.k}"
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -85,7 +91,9 @@ def read_tuning(path: Path) -> Tuning:
 
 def _measured(one: dict[str, Any], chosen: dict[str, Any] | None) -> Measured | None:
     time, pace, setting = _number(one.get("milliseconds")), _number(one.get("queries_per_second")), one.get("setting")
-    recalls = {name: value for name in RECALLS if (value := _number(one.get(name))) is not None}
+    recalls = {
+        name: found for name, value in one.items() if RECALL.fullmatch(name) and (found := _number(value)) is not None
+    }
     if not time or time < 0 or not recalls or not isinstance(setting, dict):
         return None
     return Measured(setting, recalls, time, pace, setting == chosen)

@@ -7,7 +7,7 @@ import numpy as np
 from maxsearch.html.words import number
 from maxsearch.report.charts.plane import Curve, Plane, Point, draw
 from maxsearch.report.inputs.collect import Inputs
-from maxsearch.report.inputs.tuning import RECALLS, Measured, Tuning
+from maxsearch.report.inputs.tuning import Measured, Tuning
 from maxsearch.report.sections import part
 
 COMMAND = "maxsearch index tune --index INDEX ... --out tuning.json"
@@ -22,7 +22,7 @@ def index(inputs: Inputs) -> part.Part:
         return part.Part("index", title, missing)
     if not tuning.measured:
         return part.Part("index", title, '<p class="missing">The index tuning has no usable measurement.</p>')
-    names = [name for name in RECALLS if any(name in one.recalls for one in tuning.measured)]
+    names = tuning.recalls
     drawn = "".join(_figure(tuning, name) for name in names)
     chosen = next((one for one in tuning.measured if one.chosen), None)
     said = (
