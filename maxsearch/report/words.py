@@ -29,6 +29,7 @@ MEANINGS = {
     "map": "precision at the rank of every relevant product, averaged",
     "auc": "chance that a relevant pair of query and product scores above another one",
 }
+PARTS = (OURS, TEXT_ONLY, IMAGE_ONLY)
 _FOLDERS = re.compile(r"(?<![\w:/.~])(?:~|[A-Za-z]:)?[\\/](?:[^\s/\\'\"]+[\\/])+([^\s/\\'\"]*)")
 
 
@@ -42,6 +43,11 @@ def headline(evaluation: EvaluationFile) -> str | None:
     """The metric that stands for an evaluation: the first one that its model has a figure of."""
     main = evaluation.main
     return next(iter(metrics_of([main])), None) if main else None
+
+
+def is_ours(system: str) -> bool:
+    """Whether a system is the evaluated model or a part of it, and not one that it is compared with."""
+    return system == OURS or system.startswith(f"{OURS},")
 
 
 def title_of(metric: str) -> str:
@@ -90,6 +96,3 @@ def image_gain(one: Slice) -> tuple[float, bool] | None:
 def slice_name(one: Slice) -> str:
     """A slice and its value."""
     return f"{one.slice}: {one.value or '(none)'}"
-
-
-PARTS = (OURS, TEXT_ONLY, IMAGE_ONLY)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from maxsearch.evaluation.embedded import OURS, TEXT_ONLY
+from maxsearch.evaluation.embedded import TEXT_ONLY
 from maxsearch.html.markup import text
 from maxsearch.html.words import number, percent
 from maxsearch.report.charts.forest import figure
@@ -11,7 +11,16 @@ from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile
 from maxsearch.report.sections.part import Part
 from maxsearch.report.sections.slices import FEW
-from maxsearch.report.words import duration, headline, image_gain, p_said, slice_name, title_of, without_folders
+from maxsearch.report.words import (
+    duration,
+    headline,
+    image_gain,
+    is_ours,
+    p_said,
+    slice_name,
+    title_of,
+    without_folders,
+)
 from maxsearch.training.goodput import STEPS
 
 CHANCE = "random"
@@ -70,7 +79,7 @@ def _evaluated(one: EvaluationFile, *, several: bool) -> list[str]:
     others = [
         (found.mean, system.name)
         for system in one.systems
-        if not system.name.startswith(OURS) and system.name not in (main.name, CHANCE)
+        if not is_ours(system.name) and system.name not in (main.name, CHANCE)
         if (found := system.metrics.get(metric)) is not None
     ]
     tiles = [

@@ -1,6 +1,6 @@
 """Where the model is strong and where it is weak, and where the image is what helps."""
 
-from maxsearch.evaluation.embedded import OURS, TEXT_ONLY
+from maxsearch.evaluation.embedded import TEXT_ONLY
 from maxsearch.html.markup import text
 from maxsearch.html.words import number, short
 from maxsearch.report.charts.bars import Bar, bars
@@ -11,7 +11,7 @@ from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice
 from maxsearch.report.sections import part
 from maxsearch.report.sections.quality import COMMAND, FLAG, ours_less
-from maxsearch.report.words import PARTS, image_gain, title_of
+from maxsearch.report.words import PARTS, image_gain, is_ours, title_of
 
 MOST_VALUES = 12  # of one slice
 PRODUCTS = "products"
@@ -126,7 +126,7 @@ def _strongest(one: EvaluationFile) -> str | None:
     totals: dict[str, float] = {}
     for found in one.slices:
         for name, interval in found.systems.items():
-            if not name.startswith(OURS):
+            if not is_ours(name):
                 totals[name] = totals.get(name, 0.0) + interval.mean * found.queries
     return max(totals, key=lambda name: totals[name], default=None)
 
