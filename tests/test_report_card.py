@@ -63,7 +63,7 @@ def test_it_owns_up_to_weak_slices_leaks_and_few_queries(tmp_path: Path) -> None
     data = text.split("## Training data")[1].split("## Training procedure")[0]
     assert "fingerprint" in data and "150" in data
     assert "/home/someone" not in text and str(tmp_path) not in text and str(tiny.data().parent) not in text
-    assert "40 steps of 16 pairs in 100 s, of which 84.0 %" in text
+    assert "40 steps of 16 pairs in 100 s, goodput 84.0 %" in text
     assert "maxsearch search" in text and "## Licence" not in text
 
 

@@ -139,7 +139,7 @@ def _procedure(inputs: Inputs) -> str:
     sentences = [
         f"Preset {plain(config.name)}, seed {config.seed}: {number(run.steps)} steps of {config.data.batch_size} pairs"
         + (f" in {duration(run.seconds)}" if run.seconds else "")
-        + (f", of which {percent(run.shares[STEPS])} on steps that count" if STEPS in run.shares else "")
+        + (f", goodput {percent(run.shares[STEPS])}" if STEPS in run.shares else "")
         + "."
     ]
     if terms:

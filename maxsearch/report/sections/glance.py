@@ -55,7 +55,7 @@ def glance(inputs: Inputs) -> Part:
     trained = f"{number(run.steps)} steps" if run.steps else "no step logged"
     more = [f"batches of {number(run.config.data.batch_size)}"]
     more += [duration(run.seconds)] if run.seconds else []
-    more += [f"{percent(run.shares[STEPS])} of it on steps"] if STEPS in run.shares else []
+    more += [f"goodput {percent(run.shares[STEPS])}"] if STEPS in run.shares else []
     tiles.append(_tile("training", trained, ", ".join(more)))
     tiles.append(_tile("model", f"{short_number(run.parameters)} parameters", f"vectors of {run.config.model.dim}"))
     products = [one["products"]["count"] for one in inputs.manifests.values()]
