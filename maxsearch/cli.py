@@ -30,6 +30,7 @@ from maxsearch.commands.mine import Mine
 from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
+from maxsearch.commands.report import Report
 from maxsearch.commands.same_style import SameStyle
 from maxsearch.commands.search import Search
 from maxsearch.commands.train import Train
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Any] = {
     "words": Words,
     "explain": Explain,
     "ablate": Ablate,
+    "report": Report,
     "export": Export,
     "embed": Embed,
     "index": Index,

@@ -182,3 +182,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     shutil.rmtree(last)
     tiny.quiet(*tiny.train_words(run))
     assert tiny.metrics(run) == tiny.metrics(tiny.run())
+
+
+def test_a_run_notes_on_what_it_ran() -> None:
+    (process,) = json.loads((tiny.run() / "environment.json").read_text())["processes"]
+    assert process["from_step"] == 0 and process["devices"]["count"] == 8 and process["created_by"]

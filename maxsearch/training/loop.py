@@ -29,6 +29,7 @@ from maxsearch.training.alignment import aligned_params
 from maxsearch.training.bucketing import read_buckets, settle_lengths, text_encoders, told
 from maxsearch.training.budget import make_budget
 from maxsearch.training.checkpoint import Checkpoints, has_checkpoint
+from maxsearch.training.environment import note_process
 from maxsearch.training.goodput import Clock, read_lines
 from maxsearch.training.metrics import Display, MetricWriter
 from maxsearch.training.mixing import open_mixture, progress_of
@@ -205,6 +206,7 @@ def train(
         words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
         writer = MetricWriter(run, resumed_from or 0) if leads() else None
         if writer:
+            note_process(run, resumed_from or 0, source.fingerprint)
             cleanup.callback(writer.close)
         return Run(
             config=config,

@@ -1,7 +1,7 @@
 """The run folder: resolved config, tokenizer, keywords, and the rules for continuing what stands there.
 
-RUN/config.json, RUN/data.json, RUN/tokenizer/, RUN/keywords.json, RUN/lengths/, RUN/origin.json, RUN/checkpoints/STEP/,
-RUN/metrics.jsonl, RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
+RUN/config.json, RUN/data.json, RUN/tokenizer/, RUN/keywords.json, RUN/lengths/, RUN/origin.json, RUN/environment.json,
+RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ DATA = "data.json"
 TOKENIZER = "tokenizer"
 LENGTHS = "lengths"
 ORIGIN = "origin.json"
+ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
@@ -59,7 +60,8 @@ def require_run_folder(run: Path) -> None:
     if not run.exists() or ((run / CONFIG).exists() and has_checkpoint(run)):
         return
     # Of a run that was broken off early some parts may stand there, and hidden drafts of files.
-    parts = {CONFIG, DATA, TOKENIZER, KEYWORDS, LENGTHS, ORIGIN, FOLDER, METRICS, TENSORBOARD, GOODPUT, PROFILE}
+    settings = {CONFIG, DATA, TOKENIZER, KEYWORDS, LENGTHS, ORIGIN, ENVIRONMENT}
+    parts = {*settings, FOLDER, METRICS, TENSORBOARD, GOODPUT, PROFILE}
     if not run.is_dir() or any(path.name not in parts and path.name[0] != "." for path in run.iterdir()):
         raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
 
