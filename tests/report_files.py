@@ -28,7 +28,11 @@ def part(name: str, value: str, image_adds: float, of: str = "queries", queries:
     means = (0.6, 0.6 - image_adds, 0.5, 0.2, 0.01)
     systems = {name: interval(mean) for name, mean in zip(SYSTEMS, means, strict=True)}
     named = {"slice": name, "value": value, "of": of, "queries": queries, "judgments": 10 * queries}
-    return {**named, "metric": "ndcg@10", "systems": systems}
+    less = {
+        name: {"mean": mean - means[0], "low": mean - means[0] - 0.03, "high": mean - means[0] + 0.03}
+        for name, mean in zip(SYSTEMS[1:], means[1:], strict=True)
+    }
+    return {**named, "metric": "ndcg@10", "systems": systems, "differences": less}
 
 
 def evaluation(**changes: Any) -> dict[str, Any]:

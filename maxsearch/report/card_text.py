@@ -90,11 +90,9 @@ def _weak(one: EvaluationFile) -> list[str]:
     if ranked and not below:
         lines.append("no slice lies clearly below the mean of all queries.")
     gains = [(gain, found) for found in one.slices if (gain := image_gain(found)) is not None]
-    nothing = [f"{_slice(found)} ({gain:+.3f})" for (gain, apart), found in gains if not apart or gain <= 0]
+    nothing = [f"{_slice(found)} ({gain.mean:+.3f})" for gain, found in gains if gain.low <= 0]
     if len(nothing) > MOST_NAMED:
-        lines.append(
-            f"in {len(nothing)} of {len(gains)} slices the intervals of the whole model and of its text alone overlap."
-        )
+        lines.append(f"in {len(nothing)} of {len(gains)} slices the image's gain over the text alone may be chance.")
     elif nothing:
         lines.append(f"whether the image helps is not certain where {'; '.join(nothing)}.")
     few = [f"{_slice(found)} ({number(found.queries)})" for found in one.slices if found.queries < FEW_QUERIES]

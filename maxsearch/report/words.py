@@ -6,6 +6,7 @@ from typing import Any
 
 from maxsearch.evaluation.embedded import IMAGE_ONLY, OURS, TEXT_ONLY
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice, System
+from maxsearch.report.inputs.shapes import Interval
 
 TITLES = {
     "ndcg@10": "nDCG@10",
@@ -85,12 +86,15 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else without_folders(str(value))
 
 
-def image_gain(one: Slice) -> tuple[float, bool] | None:
-    """How much the image adds in a slice: fused less text only, and whether their intervals lie apart."""
-    fused, alone = one.systems.get(OURS), one.systems.get(TEXT_ONLY)
-    if fused is None or alone is None:
-        return None
-    return fused.mean - alone.mean, fused.low > alone.high or fused.high < alone.low
+def image_gain(one: Slice) -> Interval | None:
+    """How much the image adds in a slice: fused less text only, query by query."""
+    less = one.differences.get(TEXT_ONLY)
+    return None if less is None else Interval(-less.mean, -less.high, -less.low)
+
+
+def is_clear(difference: Interval) -> bool:
+    """Whether an interval leaves 0 out."""
+    return difference.low > 0 or difference.high < 0
 
 
 def slice_name(one: Slice) -> str:

@@ -37,7 +37,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Slice:
-    """The figures of the queries, or of the products, that share one value; systems as `System.metrics`."""
+    """The figures of the queries, or of the products, that share one value; systems as `System.metrics`.
+
+    `differences` are of the same queries: each system less ours.
+    """
 
     slice: str
     value: str
@@ -46,6 +49,7 @@ class Slice:
     judgments: int
     metric: str
     systems: dict[str, Interval]
+    differences: dict[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def read_evaluation(path: Path, name: str) -> EvaluationFile:
         found,
         name=name,
         systems=[replace(one, metrics=sound(one.metrics)) for one in found.systems],
-        slices=[replace(one, systems=sound(one.systems)) for one in found.slices],
+        slices=[replace(one, systems=sound(one.systems), differences=sound(one.differences)) for one in found.slices],
         comparisons=[one for one in found.comparisons if finite(one.mean, one.low, one.high, one.p, one.p_corrected)],
         worst=[one for one in found.worst if finite(one.value)],
         weights=weights,

@@ -15,6 +15,7 @@ from maxsearch.report.words import (
     duration,
     headline,
     image_gain,
+    is_clear,
     is_ours,
     p_said,
     slice_name,
@@ -119,7 +120,7 @@ def _weakest(one: EvaluationFile, model: str, where: str) -> list[str]:
 
 def _most(one: EvaluationFile) -> str:
     """Where the image helps most, of the slices in which that is certain."""
-    gains = [(gain[0], slice_name(found)) for found in one.slices if (gain := image_gain(found)) and gain[1]]
+    gains = [(gain.mean, slice_name(found)) for found in one.slices if (gain := image_gain(found)) and is_clear(gain)]
     return f"; most where {max(gains)[1]} ({figure(max(gains)[0], signed=True)})" if gains else ""
 
 

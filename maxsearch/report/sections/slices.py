@@ -11,7 +11,7 @@ from maxsearch.report.inputs.collect import Inputs
 from maxsearch.report.inputs.evaluation import EvaluationFile, Slice
 from maxsearch.report.sections import part
 from maxsearch.report.sections.quality import COMMAND, FLAG, ours_less
-from maxsearch.report.words import PARTS, image_gain, is_ours, title_of
+from maxsearch.report.words import PARTS, image_gain, is_clear, is_ours, title_of
 
 MOST_VALUES = 12  # of one slice
 PRODUCTS = "products"
@@ -32,9 +32,8 @@ def slices(inputs: Inputs) -> part.Part:
             "<h3>What the image adds</h3>"
             f'<div class="pair">{"".join(f"<div>{drawn}</div>" for drawn in gains if drawn)}</div>'
             + part.said(
-                "The model less its own text-only part, by slice. A solid bar: the two intervals lie apart. An "
-                "outlined one: they overlap, and the difference may be chance. The whisker of the first bar is the "
-                "paired 95 % interval. A slice of relevant products asks how well those alone are found."
+                "The model less its own text-only part, query by query, with its 95 % interval; an outlined "
+                "bar may be chance. A slice of relevant products asks how well those alone are found."
             )
         )
     body += "".join(_every(one, several=several) for one in sliced)
@@ -48,11 +47,18 @@ def _gains(one: EvaluationFile, inputs: Inputs, *, several: bool) -> str:
     if whole is not None:
         less = ours_less(whole)
         value = figure(less.mean, signed=True)
-        apart = less.low > 0 or less.high < 0
-        groups.append(("", [Bar("all queries", less.mean, value, open=not apart, interval=(less.low, less.high))]))
+        clear = less.low > 0 or less.high < 0
+        groups.append(("", [Bar("all queries", less.mean, value, open=not clear, interval=(less.low, less.high))]))
     for title, values in _kinds(one):
         lines = [
-            Bar(short(found.value or "(none)"), gain[0], figure(gain[0], signed=True), _count(found), open=not gain[1])
+            Bar(
+                short(found.value or "(none)"),
+                gain.mean,
+                figure(gain.mean, signed=True),
+                _count(found),
+                open=not is_clear(gain),
+                interval=(gain.low, gain.high),
+            )
             for found in values
             if (gain := image_gain(found)) is not None
         ]
@@ -73,7 +79,13 @@ def _kinds(one: EvaluationFile) -> list[tuple[str, list[Slice]]]:
 
 def _common(inputs: Inputs) -> Scale:
     """One axis for all evaluations, so that their bars compare."""
-    gains = [gain[0] for one in inputs.evaluations for found in one.slices if (gain := image_gain(found))]
+    gains = [
+        end
+        for one in inputs.evaluations
+        for found in one.slices
+        if (gain := image_gain(found))
+        for end in (gain.low, gain.high)
+    ]
     shown = {one.slices[0].metric for one in inputs.evaluations if one.slices}
     whole = [
         ours_less(found)
