@@ -17,7 +17,9 @@ from tyro.conf import subcommand
 
 from maxsearch import __version__
 from maxsearch.commands.ablate import Ablate
+from maxsearch.commands.captions import Captions
 from maxsearch.commands.data import Data
+from maxsearch.commands.embed import Embed
 from maxsearch.commands.evaluate import Evaluate
 from maxsearch.commands.explain import Explain
 from maxsearch.commands.export import Export
@@ -28,6 +30,8 @@ from maxsearch.commands.mine import Mine
 from maxsearch.commands.plan import Plan
 from maxsearch.commands.prepare import Prepare
 from maxsearch.commands.quickstart import Quickstart
+from maxsearch.commands.report import Report
+from maxsearch.commands.same_style import SameStyle
 from maxsearch.commands.search import Search
 from maxsearch.commands.serve import Serve
 from maxsearch.commands.train import Train
@@ -47,10 +51,14 @@ COMMANDS: dict[str, Any] = {
     "launch-local": LaunchLocal,
     "plan": Plan,
     "evaluate": Evaluate,
+    "captions": Captions,
+    "same-style": SameStyle,
     "words": Words,
     "explain": Explain,
     "ablate": Ablate,
+    "report": Report,
     "export": Export,
+    "embed": Embed,
     "index": Index,
     "search": Search,
     "serve": Serve,

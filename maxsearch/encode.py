@@ -246,7 +246,7 @@ class Encoder:
           pixels: of the model's size.
           batch_size: how many at once.
         """
-        own = pixels(product, self.config.model.images, self.config.model.image.size)
+        own = pixels_of(product, self.config.model.images, self.config.model.image.size)
         vectors = []
         for start in range(0, len(pixels), batch_size):
             shown = np.repeat(own[None], len(pixels[start : start + batch_size]), axis=0)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from maxsearch.errors import MaxsearchError, UsageError
 
@@ -29,13 +29,14 @@ def account_of(path: Path, folder: Path) -> dict[str, Any]:
     return {"name": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, flushes it to disk, and renames it into place."""
+@contextmanager
+def file_in_place(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file beside `path` that takes its place, flushed to disk, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)  # mkstemp makes it private; a prepared folder is meant to be shared
@@ -43,6 +44,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` beside `path`, flushes it to disk, and renames it into place."""
+    with file_in_place(path) as stream:
+        stream.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:

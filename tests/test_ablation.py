@@ -16,8 +16,8 @@ from maxsearch.ablation.jobs import named_data
 from maxsearch.ablation.ladder import Rung, ladder_names, load_ladder
 from maxsearch.ablation.launch import launch, reason
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation.evaluate import EvaluateOptions
-from maxsearch.evaluation.metrics import bootstrap
+from maxsearch.evaluation.bootstrap import bootstrap
+from maxsearch.evaluation.options import EvaluateOptions
 from maxsearch.presets import preset_names
 from tests import tiny
 
@@ -87,6 +87,16 @@ def words(out: Path, *more: object) -> list[object]:
 
 def figures(out: Path) -> dict:
     return json.loads((out / "ablation.json").read_text())
+
+
+def test_p_values_are_corrected_for_the_number_of_rungs_that_are_compared() -> None:
+    for metric in ("ndcg@10", "recall@100"):
+        found = [rung["metrics"][metric]["difference"] for rung in figures(finished())["rungs"]]
+        compared = [difference for difference in found if difference is not None]
+        assert len(compared) == 2
+        low, high = sorted(compared, key=lambda difference: difference["p"])
+        assert low["p_corrected"] == min(1, 2 * low["p"])
+        assert high["p_corrected"] == max(low["p_corrected"], high["p"])
 
 
 def test_the_figures_are_those_of_the_runs() -> None:

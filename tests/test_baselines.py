@@ -3,9 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maxsearch.evaluation.baselines import bm25, random_ranking
+from maxsearch.data.records import Product
+from maxsearch.errors import UsageError
+from maxsearch.evaluation.baselines.chance import Chance, random_ranking
+from maxsearch.evaluation.baselines.lexical import bm25
+from maxsearch.evaluation.baselines.spec import parse_baselines
 from maxsearch.evaluation.judgments import read_qrels, read_queries
 from maxsearch.evaluation.metrics import Relevance, score
+from maxsearch.evaluation.rankers import Ranker, Task
 
 FASHION = Path(__file__).parents[2] / "shared" / "data" / "fashion"
 TITLES = ["Red running shoes", "Blue shoe for men", "Red hat", "", "Blue shoe for men", "the"]
@@ -75,3 +80,35 @@ def test_bm25_on_real_products_is_near_the_figure_measured_elsewhere(column: str
     relevance = Relevance.build([{position[p]: g for p, g in qrels[query].items()} for query in judged], len(position))
     ranking = bm25([queries[query] for query in judged], table[column], 100)
     assert score(ranking.rows, relevance)["ndcg@10"].mean() == pytest.approx(figure, abs=0.03)
+
+
+def test_random_pairs_have_scores_where_the_catalogue_has_the_product() -> None:
+    ranker = Chance(seed=3)
+    ranker.start(Task(["a", "b"], 2, {"p": 0, "gone": 1}))
+    ranker.add([Product("q", ""), Product("p", "")])
+    first, second, absent = ranker.scores(np.array([[0, 0], [1, 0], [0, 1]]))
+    assert first != second and np.isnan(absent)
+    np.testing.assert_array_equal(ranker.ranking().rows, random_ranking(2, 2, 2, seed=3).rows)
+
+
+def test_specs(tmp_path: Path) -> None:
+    specs = ["bm25", "bm25f", "bm25f:brand,colour", "tfidf", "random", f"bow:{tmp_path}", "st:a/model", "st:b/model"]
+    names = [ranker.name for ranker in parse_baselines([*specs, "open_clip:ViT-B-32:weights.pt"])]
+    assert names == [
+        *("BM25", "BM25, fields", "bm25f:brand,colour", "TF-IDF", "random", "bag of words"),
+        *("st model", "st:b/model", "open_clip ViT-B-32"),
+    ]
+    assert all(isinstance(ranker, Ranker) for ranker in parse_baselines(specs))
+
+
+@pytest.mark.parametrize("spec", ["bm26", "", "st:", "bow:", "bm25:x", "bm25f:", "bm25f:a,", "open_clip:ViT-B-32"])
+def test_an_unknown_spec_is_told_the_choices(spec: str) -> None:
+    with pytest.raises(UsageError, match=r"is none that there is: choose from bm25, bm25f, .*open_clip:NAME:PATH"):
+        parse_baselines(["bm25", spec])
+
+
+def test_specs_that_cannot_be_meant() -> None:
+    with pytest.raises(UsageError, match="--baseline bow:nowhere: nowhere is not a folder: name one that"):
+        parse_baselines(["bow:nowhere"])
+    with pytest.raises(UsageError, match="--baseline tfidf is given twice: leave one out"):
+        parse_baselines(["tfidf", "bm25", "tfidf"])

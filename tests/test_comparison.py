@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maxsearch.evaluation.comparison import paired_differences, randomisation
+from maxsearch.evaluation.comparison import compare, holm, paired_differences, randomisation
 
 
 def drawn(queries: int, means: list[float], seed: int) -> np.ndarray:
@@ -66,3 +66,38 @@ def test_sides_may_be_exchanged(values: list[float]) -> None:
     assert mirrored.mean == -found.mean
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
     assert mirrored.p == found.p
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == [1, 1]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_the_step_down_rule_rejects(p_values: list[float]) -> None:
+    corrected, m = holm(p_values), len(p_values)
+    for level in (0.01, 0.05, 0.3):
+        rejected = 0
+        for p in sorted(p_values):
+            if p * (m - rejected) > level:
+                break
+            rejected += 1
+        assert sum(p <= level for p in corrected) == rejected
+    assert all(p <= after <= 1 for p, after in zip(p_values, corrected, strict=True))
+
+
+def test_systems_are_compared_within_each_metric() -> None:
+    ours, better, same = (drawn(60, [mean], 4)[:, 0] for mean in (0.5, 0.8, 0.5))
+    values = {
+        "ours": {"a": ours, "b": ours, "c": ours},
+        "better": {"a": better, "b": better, "c": None},
+        "same": {"a": same, "b": ours, "c": ours},
+    }
+    found = {(one.system, one.metric): one for one in compare(values, "ours", ("a", "b", "c"))}
+    assert list(found) == [("better", "a"), ("better", "b"), ("same", "a"), ("same", "b"), ("same", "c")]
+    better_a = found["better", "a"]
+    assert better_a.against == "ours" and better_a.difference.mean == pytest.approx(0.3)
+    assert better_a.p_corrected == pytest.approx(2 * better_a.difference.p)
+    assert found["same", "b"].p_corrected == 1
+    assert compare({"ours": values["ours"]}, "ours", ("a",)) == []

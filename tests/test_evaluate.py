@@ -1,108 +1,28 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import ir_measures
 import jax
 import numpy as np
 import pytest
-from ir_measures import RR, R, nDCG
-from PIL import Image
+from ir_measures import AP, RR, P, R, Success, nDCG
 from rich.console import Console
 
-from maxsearch.data.records import Product
+from maxsearch.cli import parse
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation.evaluate import EvaluateOptions, evaluate
-from maxsearch.evaluation.results import Evaluation
+from maxsearch.evaluation.evaluate import evaluate
+from maxsearch.evaluation.metrics import METRICS, PER_QUERY
+from maxsearch.evaluation.options import EvaluateOptions
 from maxsearch.evaluation.runs import read_run
+from maxsearch.evaluation.saved import require_table, write_per_query
 from maxsearch.evaluation.table import print_table
 from maxsearch.evaluation.weights import WeightRow
+from tests.judged_words import WordEncoder, append, means, options, png, table
 
-COLOURS = ("red", "blue", "green", "black")
-THINGS = ("shoe", "hat", "belt", "shirt", "watch")
-WORDS = COLOURS + THINGS
-WIDTH = 32
-
-
-@dataclass
-class Batch:
-    products: list[Product]
-    p: np.ndarray
-    t: np.ndarray
-    v: np.ndarray
-    weights: np.ndarray
-
-
-class WordEncoder:
-    """One coordinate per known word; the image's vector is the title's, turned round."""
-
-    image_edge = 32
-    fingerprint = "0123456789abcdef"
-
-    def __init__(self) -> None:
-        self.encoded = 0
-
-    def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
-        vectors = np.zeros((len(queries), WIDTH), np.float32)
-        for vector, text in zip(vectors, queries, strict=True):
-            for word in set(text.split()) & set(WORDS):
-                vector[WORDS.index(word)] = 1
-        return vectors
-
-    def encode_products(self, products: Iterable[Product]) -> Iterator[Batch]:
-        for product in products:
-            self.encoded += 1
-            t = self.encode_queries([product.title])
-            weights = np.array([[0.25, 0.75] if "red" in product.title else [0.5, 0.5]], np.float32)
-            yield Batch([product], 2 * t, t, t[:, ::-1].copy(), weights)
-
-
-def png() -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(stream, "PNG")
-    return stream.getvalue()
-
-
-def table(path: Path, rows: list[dict[str, object]]) -> Path:
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> EvaluateOptions:
-    """200 products (ten of each colour and thing), and 20 queries with graded judgments."""
-    (tmp_path / "a.png").write_bytes(png())
-    products, judgments = [], []
-    for number in range(200):
-        colour, thing = COLOURS[number % 4], THINGS[number // 4 % 5]
-        products.append({"product_id": f"p{number:03}", "name": f"{colour} {thing}", "image": "a.png"})
-        for query in range(20):
-            same = (COLOURS[query % 4] == colour) + 2 * (THINGS[query // 4] == thing)
-            if same >= 2:
-                judgments.append({"query_id": f"q{query}", "product_id": f"p{number:03}", "grade": same - 1})
-    queries = [{"query_id": f"q{n}", "query": f"{COLOURS[n % 4]} {THINGS[n // 4]}"} for n in range(20)]
-    return EvaluateOptions(
-        products=table(tmp_path / "products.csv", products),
-        queries=table(tmp_path / "queries.csv", queries),
-        qrels=table(tmp_path / "qrels.csv", judgments),
-        columns={"title": "name"},
-        image_dir=tmp_path,
-    )
-
-
-def means(evaluation: Evaluation, name: str) -> dict[str, float]:
-    return {metric: interval.mean for metric, interval in evaluation.row(name).metrics.items()}
-
-
-def append(path: Path, *lines: str) -> None:
-    with path.open("a", newline="") as stream:
-        stream.writelines(f"{line}\r\n" for line in lines)
+__all__ = ["WordEncoder", "options", "png"]  # the fixture, and what stands here for other tests
 
 
 def test_a_perfect_model(options: EvaluateOptions) -> None:
@@ -110,7 +30,12 @@ def test_a_perfect_model(options: EvaluateOptions) -> None:
     names = ["ours", "ours, text only", "ours, image only", "BM25", "random"]
     assert [row.name for row in evaluation.rows] == names
     # Each query has 10 products of grade 2 and 30 of grade 1.
-    assert means(evaluation, "ours") == {"ndcg@10": 1, "recall@10": 0.25, "recall@100": 1, "mrr": 1}
+    ours = means(evaluation, "ours")
+    # A product of the right colour alone is as close as one that is the right thing alone, and not relevant.
+    assert ours.pop("auc") == pytest.approx((10 + 30 * (0.75 + 0.25 / 2)) / 40, abs=0.015)
+    assert 0.6 < ours.pop("map") < 0.8
+    assert ours == {name: 0.25 if name == "recall@10" else 1 for name in ours}
+    assert evaluation.settings["auc"] == {"pairs": 1600, "negatives": "drawn"}
     assert means(evaluation, "BM25")["ndcg@10"] == 1
     assert means(evaluation, "random")["ndcg@10"] < 0.5
     assert means(evaluation, "ours, image only")["ndcg@10"] < 0.5
@@ -137,9 +62,11 @@ def test_saved_run_gives_the_same_figures_elsewhere(options: EvaluateOptions, tm
         qrels.setdefault(row["query_id"], {})[row["product_id"]] = int(row["grade"])
     run = list(ir_measures.read_trec_run(str(tmp_path / "out" / "ours.run")))
     oracles = {"ndcg@10": nDCG(gains={1: 1, 2: 3}) @ 10, "recall@10": R @ 10, "recall@100": R @ 100, "mrr": RR}
+    oracles |= {"precision@10": P @ 10, "hit@10": Success @ 10, "map": AP}
     theirs = ir_measures.calc_aggregate(list(oracles.values()), qrels, run)
-    assert means(evaluation, "ours") == pytest.approx({name: theirs[o] for name, o in oracles.items()}, abs=1e-9)
-    assert read_run(tmp_path / "out" / "ours.run")["extra"][:2] == ["p000", "p004"]  # in the catalogue's order
+    ours = means(evaluation, "ours")
+    assert {name: ours[name] for name in oracles} == pytest.approx({n: theirs[o] for n, o in oracles.items()}, abs=1e-9)
+    assert read_run(tmp_path / "out" / "ours.run")["extra"][:2] == ["x9", "x8"]  # of equal scores, as trec_eval does
 
     again = evaluate(replace(options, compare=[tmp_path / "out" / "ours.run"]), WordEncoder())
     for metric, values in again.row("ours.run").per_query.items():
@@ -176,7 +103,8 @@ def test_what_is_left_out_is_counted(options: EvaluateOptions) -> None:
 
 def test_relevant_grade(options: EvaluateOptions) -> None:
     evaluation = evaluate(replace(options, relevant_grade=2), WordEncoder())
-    assert means(evaluation, "ours") == {"ndcg@10": 1, "recall@10": 1, "recall@100": 1, "mrr": 1}
+    assert means(evaluation, "ours") == dict.fromkeys(METRICS, 1.0)
+    assert evaluation.settings["auc"] == {"pairs": 800, "negatives": "judged"}
 
 
 def test_compared_run(options: EvaluateOptions, tmp_path: Path) -> None:
@@ -200,31 +128,59 @@ def test_catalogue_smaller_than_k(options: EvaluateOptions, tmp_path: Path) -> N
     evaluation = evaluate(few, WordEncoder())
     assert means(evaluation, "ours")["recall@10"] == 1
     assert [row.name for row in evaluation.rows] == ["ours", "ours, text only", "BM25", "random"]  # no image at all
-    assert read_run(tmp_path / "few.run")["q0"] == ["p000", "p001", "p002"]
+    assert read_run(tmp_path / "few.run")["q0"] == ["p002", "p001", "p000"]
 
 
 def test_json_and_table(options: EvaluateOptions) -> None:
     evaluation = evaluate(options, WordEncoder())
     value = json.loads(json.dumps(evaluation.to_json(per_query=True)))
     ours = value["systems"][0]
-    assert value["kind"] == "maxsearch-evaluation" and value["schema_version"] == 1
+    assert value["kind"] == "maxsearch-evaluation" and value["schema_version"] == 2
     assert ours["metrics"]["recall@10"] == {"mean": 0.25, "low": 0.25, "high": 0.25}
     assert ours["per_query"]["mrr"] == [1.0] * 20 and value["queries"][3] == "q3"
     assert value["settings"]["gain"] == "2^grade - 1"
     assert value["settings"]["model_fingerprint"] == WordEncoder.fingerprint
-    wide, narrow = io.StringIO(), io.StringIO()
-    print_table(evaluation, Console(file=wide, width=80))
-    print_table(evaluation, Console(file=narrow, width=70))
-    assert wide.getvalue().splitlines()[2].split()[0] == "metric"
-    assert [line.split()[0] for line in wide.getvalue().splitlines() if "1.000" in line] == [
-        "nDCG@10",
-        "1.000-1.000",
-        "recall@100",
-        "1.000-1.000",
-        "MRR",
-        "1.000-1.000",
+    assert [one["system"] for one in value["comparisons"] if one["metric"] == "auc"] == [
+        "ours, text only",
+        "ours, image only",
+        "BM25",
+        "random",
     ]
-    assert "ours, image only" in narrow.getvalue() and "…" not in wide.getvalue() + narrow.getvalue()
+    chance = value["comparisons"][-9]
+    assert (chance["system"], chance["against"], chance["metric"]) == ("random", "ours", "ndcg@10")
+    assert chance["mean"] < chance["high"] < 0 and chance["p"] < chance["p_corrected"] < 0.001
+    worst = value["worst"][0]
+    assert (worst["query_id"], worst["value"], len(value["worst"])) == ("q0", 1, 20)
+    assert worst["returned"][0] == {"product_id": "p180", "title": "red shoe", "grade": 2, "score": 4.0}
+    assert worst["wanted"][0] == {"product_id": "p000", "title": "red shoe", "grade": 2, "rank": 10}
+
+
+def shown(evaluation: object, width: int, **more: bool) -> str:
+    stream = io.StringIO()
+    print_table(evaluation, Console(file=stream, width=width), **more)
+    return stream.getvalue()
+
+
+def test_table_fits_80_columns_with_many_systems(options: EvaluateOptions, tmp_path: Path) -> None:
+    runs = [tmp_path / f"a_system_with_a_rather_long_name_{number}.run" for number in range(3)]
+    for path in runs:
+        path.write_text("q0 Q0 p000 1 9 t\n")
+    rows = [row | {"colour": row["name"].split()[0]} for row in csv.DictReader(options.products.open())]
+    coloured = replace(options, products=table(tmp_path / "coloured.csv", rows), slices=("colour",), compare=runs)
+    evaluation = evaluate(coloured, WordEncoder())
+    short = shown(evaluation, 80)
+    assert "1.000 1.000-1.000" in short and "recall@10 " not in short and "query length" not in short
+    full = shown(evaluation, 80, all_metrics=True, slices=True)
+    assert all(name in full for name in ("precision@10", "relevance@10", "hit@10", "MAP", "AUC"))
+    assert all(
+        name in full for name in ("colour ", "(of products)", "±0.000", "One part only, and so no table: query length")
+    )
+    for text in (short, full):
+        tables = [line for line in text.splitlines() if not line.endswith(".")]
+        assert max(map(len, tables)) <= 80 and "…" not in text
+    assert sum("system" in line for line in shown(evaluation, 160, all_metrics=True).splitlines()[:-1]) < sum(
+        "system" in line for line in full.splitlines()[:-1]
+    )
 
 
 def test_modality_weights_by_an_attribute(options: EvaluateOptions, tmp_path: Path) -> None:
@@ -236,12 +192,13 @@ def test_modality_weights_by_an_attribute(options: EvaluateOptions, tmp_path: Pa
     evaluation = evaluate(options, WordEncoder())
     expected = [("black", 50, 0.5), ("blue", 50, 0.5), ("green", 50, 0.5), ("red", 49, 0.25), ("", 1, 0.25)]
     assert evaluation.weights == [WeightRow(value, count, title, 1 - title) for value, count, title in expected]
-    assert evaluation.to_json()["weights"][3] == {"value": "red", "products": 49, "title": 0.25, "image": 0.75}
+    assert evaluation.to_json()["weights"]["attribute"] == "colour"
+    assert evaluation.to_json()["weights"]["rows"][3] == {"value": "red", "products": 49, "title": 0.25, "image": 0.75}
     stream = io.StringIO()
     print_table(evaluation, Console(file=stream, width=100))
     assert ["red", "49", "0.250", "0.750"] in [line.split() for line in stream.getvalue().splitlines()]
     assert "(none)" in stream.getvalue()
-    assert "weights" not in evaluate(replace(options, weights_by=None), WordEncoder()).to_json()
+    assert evaluate(replace(options, weights_by=None), WordEncoder()).to_json()["weights"] is None
 
     many = io.StringIO()
     print_table(evaluate(replace(options, weights_by="number"), WordEncoder()), Console(file=many, width=100))
@@ -318,9 +275,45 @@ def test_identifiers_that_a_run_cannot_hold(options: EvaluateOptions, tmp_path: 
         ({"relevant_grade": 0}, "--relevant-grade 0"),
         ({"max_bad_fraction": 2.0}, "--max-bad-fraction 2.0"),
         ({"save_run": Path("/")}, "--save-run / is a folder"),
+        ({"save_runs": Path(__file__)}, "is a file: give the name of a folder"),
+        ({"seed": -1}, "--seed -1 is below 0"),
+        ({"slices": ("a", "a")}, "--slice a is given twice"),
     ],
 )
 def test_options_that_cannot_be_used(options: EvaluateOptions, change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         replace(options, **change)
     assert message in str(caught.value)
+
+
+def test_runs_of_every_system_and_figures_of_every_query(options: EvaluateOptions, tmp_path: Path) -> None:
+    evaluation = evaluate(replace(options, save_runs=tmp_path / "runs"), WordEncoder())
+    names = ["bm25.run", "ours-image-only.run", "ours-text-only.run", "ours.run", "random.run"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    again = evaluate(replace(options, compare=[tmp_path / "runs" / name for name in names]), WordEncoder())
+    for system, name in (("BM25", "bm25.run"), ("random", "random.run"), ("ours, image only", "ours-image-only.run")):
+        for metric in PER_QUERY:
+            np.testing.assert_array_equal(
+                again.row(name).per_query[metric], evaluation.row(system).per_query[metric], err_msg=f"{name} {metric}"
+            )
+        assert again.row(name).metrics["auc"] is None  # a run scores no pair that it does not list
+
+    write_per_query(tmp_path / "a.csv", evaluation)
+    write_per_query(tmp_path / "a.parquet", evaluation)
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert [row["system"] for row in rows[::20]] == [row.name for row in evaluation.rows]
+    assert float(rows[41]["map"]) == evaluation.row("ours, image only").per_query["map"][1]
+    parquet = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "a.parquet").to_pylist()
+    assert [{name: str(value) for name, value in row.items()} for row in parquet] == rows
+    with pytest.raises(UsageError, match=r"--per-query .*a\.txt names no table: give a file that ends in \.csv or"):
+        require_table(tmp_path / "a.txt")
+
+
+def test_flags_that_may_come_several_times() -> None:
+    words = ["evaluate", "--model", "m", "--products", "p", "--queries", "q", "--qrels", "r"]
+    command = parse(
+        [*words, "--slice", "brand", "colour", "--slice", "size", "--baseline", "bm25", "--baseline", "a", "b"]
+    )
+    assert command.slice == (("brand", "colour"), ("size",))
+    assert command.baseline == (("bm25",), ("a", "b"))
+    assert parse(words).slice == ()

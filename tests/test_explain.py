@@ -44,7 +44,7 @@ def test_shapley_values_add_up_and_do_not_care_who_is_called_what(scores):
 
 
 @pytest.mark.usefixtures("quick_compile", "one_device")
-@pytest.mark.parametrize(("kind", "visual_words"), [*((kind, 0) for kind in KINDS), ("gated", 2)])
+@pytest.mark.parametrize(("kind", "visual_words"), [(kind, 2 if kind == "gated" else 0) for kind in KINDS])
 def test_the_parts_of_every_tower_add_up_to_its_vector(kind, visual_words):
     fusion = replace(CONFIG.model.fusion, kind=kind, depth=0)
     settings = with_model(CONFIG, fusion=fusion, keywords=4, align=AlignConfig(visual_words=visual_words))
@@ -122,6 +122,14 @@ def test_a_query_of_one_word_and_a_product_without_a_picture():
         explain(Painter(), " \n", scene(""))
     with pytest.raises(MaxsearchError, match="not finite"):
         explain(Painter(broken=True), "red", scene(""))
+
+
+def test_a_long_query_is_explained_in_bounded_time():
+    told = explain(Painter(), " ".join(f"w{place}" for place in range(300)), scene("a shoe"))
+    assert len(told.words) == 300
+    assert [word.effect is None for word in told.words] == [False] * 24 + [True] * 276
+    assert len(told.maps) == 25
+    assert told.patch_words[0][0] == ()  # nothing asked for is lost anywhere
 
 
 def test_what_is_told_is_json():

@@ -18,7 +18,6 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.serving.shop.answer import Engine
 from maxsearch.serving.http.app import create_app
 from maxsearch.serving.http.batching import MicroBatcher
 from maxsearch.serving.http.guard import Buckets
@@ -27,6 +26,7 @@ from maxsearch.serving.http.options import Limits, ServeOptions
 from maxsearch.serving.http.query_cache import QueryCache
 from maxsearch.serving.http.refusal import Refusal
 from maxsearch.serving.http.server import require_keys
+from maxsearch.serving.shop.answer import Engine
 from tests.serving_engine import FakeEngine
 
 READ, ADMIN = "r" * 32, "a" * 32

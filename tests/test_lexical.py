@@ -1,165 +1,133 @@
-"""The BM25 leg: what it scores, products that came later, and its files."""
+"""BM25, BM25 with fields and TF-IDF beside plain loops over the formulas, and beside bm25s."""
 
-import hashlib
-import json
 import math
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 
+import bm25s
 import numpy as np
 import pytest
+import Stemmer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.serving.filters.masks import Selection
-from maxsearch.serving.hybrid.lexical import (
-    BuiltLexical,
-    LateLexical,
-    LexicalSettings,
-    best_by_words,
-    build_lexical,
-    open_lexical,
-)
-from maxsearch.serving.hybrid.words import Words, document
+from maxsearch.data.records import Product
+from maxsearch.evaluation.baselines import sparse
+from maxsearch.evaluation.baselines.lexical import bm25, bm25_ranker, bm25f_ranker, tfidf_ranker
+from maxsearch.evaluation.rankers import Ranker, Task
 
-DOCUMENTS = [
-    "red running shoes",
-    "blue shoes shoes",
-    "",
-    "the wooden table",
-    "running shirt red red",
-    "Gürtel aus Leder",
+WORDS = ("red", "shoe", "shoes", "Hat", "running", "the", "x")
+TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join), min_size=1, max_size=12)
+PRODUCTS = [
+    Product("a", "red shoe", texts=("acme red", "soft sole"), attributes={"colour": "red", "size": "ten"}),
+    Product("b", "shoe shoe", texts=("acme",), attributes={"colour": "blue"}),
+    Product("c", "hat", attributes={"colour": "red", "note": "shoe"}),
+    Product("d", "", texts=("", "a shoe")),
 ]
+QUERIES = ["red shoe", "shoe shoe acme", "zebra", "hat"]
 
 
-def built(folder: Path, documents: list[str] = DOCUMENTS, **choices: object) -> BuiltLexical:
-    build_lexical(documents, folder / "lexical", LexicalSettings(**choices))  # type: ignore[arg-type]
-    return open_lexical(folder / "lexical")
+def run(ranker: Ranker, queries: Sequence[str] = QUERIES, products: Sequence[Product] = PRODUCTS, step: int = 3):
+    """Scores of all pairs, and the ranking, of products that come in several parts."""
+    judged = {product.product_id: place for place, product in enumerate([*products[::-1], Product("gone", "")])}
+    ranker.start(Task(queries, 10, judged))
+    for start in range(0, len(products), step):
+        ranker.add(products[start : start + step])
+    pairs = np.array([(q, judged[p.product_id]) for q in range(len(queries)) for p in products])
+    assert np.isnan(ranker.scores(np.array([[0, judged["gone"]]]))).all()
+    return ranker.scores(pairs).reshape(len(queries), len(products)), ranker.ranking()
 
 
-def bm25(query: list[str], documents: list[list[str]], k1: float, b: float) -> list[float]:
-    """The formula, word by word."""
-    average = sum(map(len, documents)) / len(documents)
-    scores = []
-    for words in documents:
-        counts, score = Counter(words), 0.0
-        for word in query:
-            frequency = sum(word in other for other in documents)
-            idf = math.log(1 + (len(documents) - frequency + 0.5) / (frequency + 0.5))
-            score += idf * counts[word] / (counts[word] + k1 * (1 - b + b * len(words) / average)) if frequency else 0
-        scores.append(score)
-    return scores
+def words(text: str) -> list[str]:
+    """What bm25s makes of a text by its other way, whole lists at a time."""
+    found: list[list[str]] = bm25s.tokenize(
+        [text], stopwords="en", stemmer=Stemmer.Stemmer("english"), return_ids=False, show_progress=False
+    )
+    return found[0]
 
 
-@pytest.mark.parametrize("choices", [{}, {"k1": 0.9, "b": 0.4}])
-def test_scores_are_bm25s_and_later_products_get_the_same(tmp_path: Path, choices: dict[str, float]) -> None:
-    index = built(tmp_path, **choices)
-    words = index.settings.words.of(DOCUMENTS)
-    assert words[0] == ["red", "run", "shoe"]
-    assert words[3] == ["wooden", "tabl"]
-    late = LateLexical(index, DOCUMENTS)
-    for query in (["shoe"], ["red", "run"], ["red", "red", "tabl"], ["sofa"], []):
-        expected = bm25(query, words, index.settings.k1, index.settings.b)
-        np.testing.assert_allclose(index.scores(query), expected, atol=1e-5)
-        np.testing.assert_allclose(late.scores(query), expected, atol=1e-5)
-    assert (len(index), len(late)) == (6, 6)
-
-
-def test_words_that_only_later_products_have_are_found(tmp_path: Path) -> None:
-    late = LateLexical(built(tmp_path), ["velvet sofa", "table"])
-    sofa, table = late.scores(["sofa"]), late.scores(["tabl"])
-    assert sofa[0] > 0 == sofa[1]
-    assert table[1] > 0 == table[0]
-
-
-def test_the_best_rows_by_words_are_those_that_the_filter_keeps(tmp_path: Path) -> None:
-    index = built(tmp_path)
-    late = LateLexical(index, ["red shoes", "a sofa"])
-    selections = [Selection(np.array([True, True, True, True, False, True])), Selection(np.array([True, True]))]
-    rows, scores, every = best_by_words([index, late], selections, ["red", "shoe"], 2)
-    assert rows.tolist() == [6, 0]
-    np.testing.assert_array_equal(scores, every[rows])
-    assert (len(every), every[4] > 0) == (8, True)
-    assert best_by_words([index, late], selections, ["red", "shoe"], 10)[0].tolist() == [6, 0, 1]
-    assert best_by_words([index, late], selections, ["unheard"], 10)[0].tolist() == []
-
-
-def test_what_counts_as_text_and_in_which_language() -> None:
-    attributes = {"brand": "Acme", "colour": "red", "size": ""}
-    assert document("shoe", ("soft", ""), attributes, ["colour", "size", "sole"]) == "shoe soft red"
-    assert Words("german").of(["Die roten Schuhe"]) == [["rot", "schuh"]]
-    assert Words("none").of(["The Running shoes"]) == [["the", "running", "shoes"]]
-    assert Words().of([]) == []
-    with pytest.raises(
-        UsageError, match="there is no stemmer for the language 'klingon': choose one of english, danish"
-    ):
-        Words("klingon")
-
-
-@pytest.mark.parametrize("documents", [[], ["", "the"]])
-def test_a_catalogue_without_words_finds_nothing(tmp_path: Path, documents: list[str]) -> None:
-    index = built(tmp_path, documents)
-    assert index.scores(["shoe"]).tolist() == [0] * len(documents)
-    assert LateLexical(index, ["red shoes"]).scores(["shoe"])[0] > 0
-
-
-def test_settings_are_read_back_and_files_hold_no_pickle(tmp_path: Path) -> None:
-    index = built(tmp_path, words=Words("german"), k1=1.2, b=0.5, attributes=("brand",))
-    assert index.settings == LexicalSettings(Words("german"), 1.2, 0.5, ("brand",))
-    for path in (tmp_path / "lexical").iterdir():
-        if path.suffix == ".npy":
-            np.load(path, allow_pickle=False)
-        else:
-            json.loads(path.read_text())
-    again = tmp_path / "again"
-    build_lexical(DOCUMENTS, again, index.settings)
-    digests = [
-        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-        for folder in (again, tmp_path / "lexical")
-    ]
-    assert digests[0] == digests[1]
-
-
-def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path) -> None:
-    built(tmp_path)
-    folder = tmp_path / "lexical"
-    with pytest.raises(MaxsearchError, match=r"no lexical index folder at .*: build the index again"):
-        open_lexical(tmp_path / "nothing")
-    whole = (folder / "vocab.index.json").read_bytes()
-    (folder / "vocab.index.json").write_bytes(whole.replace(b"shoe", b"sh0e"))
-    with pytest.raises(MaxsearchError, match=r"vocab.index.json was altered .*: build the index again"):
-        open_lexical(folder)
-    (folder / "vocab.index.json").write_bytes(whole)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for change, expected in (
-        ({"count": 7}, "its files hold another number of documents than its manifest says"),
-        ({"settings": {"k1": 1}}, "cannot be read"),
-        ({"files": {}}, "its manifest does not list data.csc.index.npy"),
-    ):
-        (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
-        with pytest.raises(MaxsearchError, match=expected) as error:
-            open_lexical(folder)
-        assert "\n" not in str(error.value)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="mine exists and is not a maxsearch lexical index folder"):
-        build_lexical(DOCUMENTS, tmp_path / "mine")
-
-
-def test_several_threads_may_score_at_once(tmp_path: Path) -> None:
-    index = built(tmp_path)
-    queries = ["red running shoes", "wooden tables", "blue shirt"] * 20
-    expected = [index.scores(words) for words in index.settings.words.of(queries)]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda query: index.scores(index.settings.words.of([query])[0]), queries))
-    np.testing.assert_array_equal(np.stack(found), np.stack(expected))
-
-
-@given(st.lists(st.text(max_size=12), min_size=1, max_size=5))
 @settings(max_examples=40, deadline=None)
-def test_any_text_has_words_or_none(texts: list[str]) -> None:
-    found = Words().of(texts)
-    assert len(found) == len(texts)
-    assert all(isinstance(word, str) and word for words in found for word in words)
+@given(TEXTS, TEXTS)
+def test_bm25_is_that_of_bm25s(queries: list[str], titles: list[str]) -> None:
+    documents = [words(title) for title in titles]
+    wanted = np.zeros((len(queries), len(titles)), np.float32)
+    if any(documents):
+        model = bm25s.BM25(k1=1.5, b=0.75)
+        model.index(documents, show_progress=False)
+        for row, query in zip(wanted, queries, strict=True):
+            row[:] = model.get_scores_from_ids(model.get_tokens_ids(words(query)))
+    products = [Product(str(number), title) for number, title in enumerate(titles)]
+    scores, ranking = run(bm25_ranker(), queries, products)
+    np.testing.assert_allclose(scores, wanted, rtol=1e-6)
+    for row, best, values in zip(wanted, ranking.rows, ranking.scores, strict=True):
+        ranked = best[best >= 0]
+        assert set(ranked) <= set(np.flatnonzero(row)) and len(ranked) == min(10, (row > 0).sum())
+        np.testing.assert_allclose(values[: len(ranked)], np.sort(row)[::-1][: len(ranked)], rtol=1e-6)
+
+
+def test_bm25_with_fields_is_its_formula() -> None:
+    weights = {"title": 2.0, "texts": 1.0, "attributes": 1.0}
+    fields = {
+        "title": [words(p.title) for p in PRODUCTS],
+        "texts": [words(" ".join(p.texts)) for p in PRODUCTS],
+        "attributes": [words(" ".join(p.attributes.values())) for p in PRODUCTS],
+    }
+    mean = {name: np.mean([len(text) for text in texts if text]) for name, texts in fields.items()}
+
+    def score(query: str, row: int) -> float:
+        total = 0.0
+        for word in words(query):
+            n = sum(any(word in texts[other] for texts in fields.values()) for other in range(len(PRODUCTS)))
+            tf = sum(
+                weights[name] * Counter(texts[row])[word] / (0.25 + 0.75 * len(texts[row]) / mean[name])
+                for name, texts in fields.items()
+            )
+            total += math.log(1 + (len(PRODUCTS) - n + 0.5) / (n + 0.5)) * tf / (1.5 + tf)
+        return total
+
+    scores, ranking = run(bm25f_ranker())
+    wanted = [[score(query, row) for row in range(len(PRODUCTS))] for query in QUERIES]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5)
+    assert ranking.rows[3].tolist() == [2, -1, -1, -1]
+
+
+def test_bm25_reads_the_attributes_that_are_named() -> None:
+    colour, _ = run(bm25f_ranker(["colour"]))
+    every, _ = run(bm25f_ranker())
+    none, _ = run(bm25f_ranker(["absent"]))
+    assert every[0, 2] > colour[0, 2] > 0  # "shoe" is in the note, "red" in the colour
+    assert none[0, 2] == 0 and none[0, 0] > 0
+
+
+def test_tf_idf_is_its_formula() -> None:
+    texts = [words(" ".join([p.title, *p.texts])) for p in PRODUCTS]
+    known = sorted({word for text in texts for word in text})
+    idf = [1 + math.log((1 + len(texts)) / (1 + sum(word in text for text in texts))) for word in known]
+
+    def vector(text: list[str]) -> np.ndarray:
+        values = np.array([Counter(text)[word] for word in known]) * idf
+        unknown = Counter(word for word in text if word not in known)
+        more = [count * (1 + math.log(1 + len(texts))) for count in unknown.values()]
+        length = np.sqrt((values**2).sum() + np.square(more).sum())
+        return values / length if length else values
+
+    scores, ranking = run(tfidf_ranker())
+    wanted = [[vector(words(query)) @ vector(text) for text in texts] for query in QUERIES]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-7)
+    assert ranking.rows[0, 0] == np.argmax(wanted[0]) and ranking.rows[2].tolist() == [-1] * 4
+
+
+def test_blocks_of_queries_rank_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    titles = [" ".join(rng.choice(["aa", "bb", "cc", "dd"], rng.integers(0, 5))) for _ in range(200)]
+    queries = [" ".join(rng.choice(["aa", "bb", "cc", "zz"], rng.integers(0, 4))) for _ in range(30)]
+    whole = bm25(queries, titles, 7)
+    monkeypatch.setattr(sparse, "BLOCK", 150)
+    np.testing.assert_array_equal(bm25(queries, titles, 7).rows, whole.rows)
+
+
+def test_nothing_to_rank() -> None:
+    for ranker in (bm25_ranker(), bm25f_ranker(), tfidf_ranker()):
+        ranker.start(Task(["red"], 5, {}))
+        ranker.add([Product("a", "the"), Product("b", "")])
+        assert ranker.ranking().rows.tolist() == [[-1, -1]]

@@ -282,7 +282,7 @@ def test_what_does_not_fit_training_is_told(tmp_path: Path, capsys: pytest.Captu
 
 def test_flags_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("mine", "--data", tiny.data(), "--out", tmp_path / "negatives")
-    one = "maxsearch: give the model to mine with by either --run or --model"
+    one = "maxsearch: name the model with either --run or --model"
     assert tiny.fails(capsys, *words) == (2, one)
     assert tiny.fails(capsys, *words, "--run", tmp_path, "--model", tmp_path) == (2, one)
     assert tiny.fails(capsys, *words, "--model", tmp_path, "--step", 3) == (

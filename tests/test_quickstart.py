@@ -42,7 +42,16 @@ def test_quickstart_leaves_every_part_and_prints_its_commands(tmp_path: Path) ->
     assert done.stdout.rstrip().splitlines()[-1].strip() == results["commands"][-1]
     assert done.stdout.count("title and attributes") == 5
     assert done.stdout.count("nDCG@10") == 2
-    own = ("Preparing", "Adding up", "compiling the step", "step ", "embedding", "drawing", "Drawing")
+    own = (
+        "Preparing",
+        "Adding up",
+        "compiling the step",
+        "step ",
+        "embedding",
+        "reading training",
+        "drawing",
+        "Drawing",
+    )
     assert [line for line in done.stderr.splitlines() if not line.startswith(own)] == []
 
     # The commands can be repeated as they stand.

@@ -16,12 +16,13 @@ from maxsearch.encode import Encoder
 from maxsearch.errors import UsageError
 from maxsearch.evaluation import rerank as rerank_module
 from maxsearch.evaluation.embedded import ProductsFile
-from maxsearch.evaluation.evaluate import EvaluateOptions, evaluate
+from maxsearch.evaluation.evaluate import evaluate
+from maxsearch.evaluation.options import EvaluateOptions
 from maxsearch.evaluation.rerank import rerank
 from maxsearch.training.state import model_graph
 from tests import tiny
+from tests.judged_words import WordEncoder, options, png
 from tests.small import CONFIG, lively_params, with_model
-from tests.test_evaluate import WordEncoder, options, png
 
 __all__ = ["options"]  # the fixture
 

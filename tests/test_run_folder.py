@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,11 +16,14 @@ from maxsearch.training.run_folder import (
     differences,
     read_config,
     read_lexicon,
+    record_data,
     require_run_folder,
     settle_config,
     settle_lexicon,
     settle_tokenizer,
+    training_data,
 )
+from tests import tiny
 
 CONFIG = Config(name="one")
 
@@ -225,3 +229,15 @@ def test_a_model_without_keywords_needs_none(tmp_path: Path) -> None:
     assert settle_lexicon(tmp_path, CONFIG, Texts(lexicon=Lexicon(("red",)))) is None
     assert read_lexicon(tmp_path, CONFIG) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_knows_the_folder_it_learned_from(tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(tiny.data(), copy)
+    record_data(tmp_path, [f"shop={copy}"])
+    assert training_data(tmp_path) == copy
+    shutil.rmtree(copy)
+    assert training_data(tmp_path) is None
+    record_data(tmp_path, [str(tiny.data()), "tfds:coco"])
+    assert training_data(tmp_path) is None
+    assert training_data(tmp_path / "older") is None

@@ -1,4 +1,3 @@
-import itertools
 import tempfile
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from hypothesis import strategies as st
 from ir_measures import RR
 
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation.runs import read_run, strictly_decreasing, write_run
+from maxsearch.evaluation.retrieval import Ranking
+from maxsearch.evaluation.runs import read_run, trec_order, write_run
 
-SCORES = st.sampled_from([0.0, 1.0, 0.25, -0.5, 1e-38, 3e7, 0.1])
+SCORES = st.sampled_from([0.0, 1.0, 0.25, -0.5, 2e-38, 3e7, 0.1])
 
 
 def trec_eval_order(path: Path, query: str) -> list[str]:
@@ -27,31 +27,33 @@ def trec_eval_order(path: Path, query: str) -> list[str]:
 
 @settings(max_examples=25, deadline=None)
 @given(scores=st.lists(SCORES, min_size=1, max_size=8), seed=st.integers(0, 1000))
-def test_written_order_survives_trec_evals_reading(scores: list[float], seed: int) -> None:
+def test_every_reader_puts_a_written_run_in_our_order(scores: list[float], seed: int) -> None:
     rng = np.random.default_rng(seed)
     products = [f"p{number}" for number in rng.permutation(20)]
     rows = rng.permutation(20)[: len(scores)].astype(np.int32)[None]
+    ranking = trec_order(Ranking(rows, np.array([sorted(scores, reverse=True)], dtype=np.float32)), products)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ours.run"
-        write_run(path, ["q"], products, rows, np.array([sorted(scores, reverse=True)], dtype=np.float32))
-        wanted = [products[row] for row in rows[0]]
+        write_run(path, ["q"], products, ranking)
+        wanted = [products[row] for row in ranking.rows[0]]
         assert read_run(path) == {"q": wanted}
         assert trec_eval_order(path, "q") == wanted
 
 
-@given(scores=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50))
-def test_scores_are_lowered_by_next_to_nothing(scores: list[float]) -> None:
-    given_scores = np.array([sorted(scores, reverse=True)], dtype=np.float32)
-    lowered = strictly_decreasing(given_scores)
-    assert all(above > below for above, below in itertools.pairwise(lowered[0].tolist()))
-    assert np.abs(lowered - given_scores).max() < 1e-5
+def test_ties_are_ordered_by_identifier_descending() -> None:
+    rows = np.array([[0, 1, 2, -1], [3, 2, 1, 0]], np.int32)
+    scores = np.array([[0.0, -0.0, -1.0, -np.inf], [4, 3, 2, 1]], np.float32)
+    ranking = trec_order(Ranking(rows, scores), ["a", "\u00e9", "c", "d"])
+    assert ranking.rows.tolist() == [[1, 0, 2, -1], [3, 2, 1, 0]]
 
 
-def test_file_is_readable_and_stops_at_empty_ranks(tmp_path: Path) -> None:
+def test_file_has_the_true_scores_and_stops_at_empty_ranks(tmp_path: Path) -> None:
     rows = np.array([[1, 0, -1], [-1, -1, -1]], dtype=np.int32)
-    scores = np.array([[0.5, 0.5, -np.inf], [-np.inf] * 3], dtype=np.float32)
-    write_run(tmp_path / "a.run", ["q1", "q2"], ["x", "y"], rows, scores, tag="t")
-    assert (tmp_path / "a.run").read_text() == "q1 Q0 y 1 0.5 t\nq1 Q0 x 2 0.49999997 t\n"
+    scores = np.array([[0.1, 0.1, -np.inf], [-np.inf] * 3], dtype=np.float32)
+    write_run(tmp_path / "a.run", ["q1", "q2"], ["x", "y"], Ranking(rows, scores), tag="t")
+    assert (tmp_path / "a.run").read_text() == "q1 Q0 y 1 0.100000001 t\nq1 Q0 x 2 0.100000001 t\n"
+    lines = (tmp_path / "a.run").read_text().split()
+    assert np.float32(lines[4]) == np.float32(0.1)
 
 
 def test_order_of_a_foreign_run_is_trec_evals(tmp_path: Path) -> None:
@@ -92,5 +94,5 @@ def test_absent_run_and_folder(tmp_path: Path) -> None:
 def test_identifiers_with_white_space_are_refused(tmp_path: Path, query: str, product: str) -> None:
     rows, scores = np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)
     with pytest.raises(MaxsearchError, match="white space, which a TREC run cannot"):
-        write_run(tmp_path / "a.run", [query], [product], rows, scores)
+        write_run(tmp_path / "a.run", [query], [product], Ranking(rows, scores))
     assert not (tmp_path / "a.run").exists()

@@ -11,6 +11,7 @@ import pytest
 
 from maxsearch.data.synthetic import write_catalogue
 from maxsearch.training import budget
+from maxsearch.training.run_folder import training_data
 from tests import tiny
 
 
@@ -44,6 +45,7 @@ def test_tensorboard_gets_the_same_numbers() -> None:
 
 def test_config_is_saved_resolved() -> None:
     saved = json.loads((tiny.run() / "config.json").read_text())
+    assert training_data(tiny.run()) == tiny.data()
     assert saved["data"]["image_edge"] == 224  # from the dataset; 0 in the preset
     assert saved["name"] == "tiny"
 
@@ -180,3 +182,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     shutil.rmtree(last)
     tiny.quiet(*tiny.train_words(run))
     assert tiny.metrics(run) == tiny.metrics(tiny.run())
+
+
+def test_a_run_notes_on_what_it_ran() -> None:
+    (process,) = json.loads((tiny.run() / "environment.json").read_text())["processes"]
+    assert process["from_step"] == 0 and process["devices"]["count"] == 8 and process["created_by"]

@@ -13,8 +13,9 @@ from maxsearch.ablation.results import Collector, Results
 from maxsearch.ablation.table import markdown, print_table
 from maxsearch.data.catalogue import product_columns
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation.evaluate import EvaluateOptions, judged_queries
+from maxsearch.evaluation.judged import judged_queries
 from maxsearch.evaluation.judgments import read_qrels, read_queries
+from maxsearch.evaluation.options import EvaluateOptions
 from maxsearch.files import locked, write_bytes, write_json
 from maxsearch.manifest import created_by
 from maxsearch.training.run import signalled

@@ -16,7 +16,7 @@ from maxsearch.ablation.ladder import Rung
 from maxsearch.config import Config
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.errors import UsageError
-from maxsearch.evaluation.evaluate import EvaluateOptions
+from maxsearch.evaluation.options import EvaluateOptions
 from maxsearch.files import read_json, sha256_of, write_json
 from maxsearch.training.checkpoint import FOLDER as CHECKPOINTS
 from maxsearch.training.run_folder import FREE, differences

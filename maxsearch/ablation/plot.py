@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from maxsearch.ablation.results import METRICS, Results
+from maxsearch.evaluation.bootstrap import Interval
 from maxsearch.evaluation.comparison import Difference
-from maxsearch.evaluation.metrics import Interval
 from maxsearch.evaluation.table import TITLES
 from maxsearch.files import write_bytes
 

@@ -12,9 +12,9 @@ from jaxtyping import Float64
 from maxsearch.ablation.jobs import Plan
 from maxsearch.ablation.ladder import Part, Rung
 from maxsearch.errors import MaxsearchError
-from maxsearch.evaluation.comparison import Difference, paired_differences
+from maxsearch.evaluation.bootstrap import RESAMPLES, Interval, bootstrap
+from maxsearch.evaluation.comparison import Difference, holm, paired_differences
 from maxsearch.evaluation.embedded import IMAGE_ONLY, OURS, TEXT_ONLY
-from maxsearch.evaluation.metrics import RESAMPLES, Interval, bootstrap
 
 METRICS = ("ndcg@10", "recall@100")
 SYSTEMS: dict[Part, str] = {"product": OURS, "title": TEXT_ONLY, "image": IMAGE_ONLY}
@@ -34,6 +34,7 @@ class RungResult:
         over seeds); empty without a finished seed.
       differences: per metric, the rung less the one that it is compared with, over the seeds that both have finished;
         empty when there are none, or nothing to compare with.
+      corrected: per metric, the p-value of the difference after Holm's correction over all rungs that are compared.
       minutes: training time of each finished seed.
     """
 
@@ -43,6 +44,7 @@ class RungResult:
     by_seed: dict[str, list[float]]
     means: dict[str, Interval]
     differences: dict[str, Difference]
+    corrected: dict[str, float]
     minutes: list[float]
 
     def spread(self, metric: str) -> float | None:
@@ -65,7 +67,9 @@ class RungResult:
                     **asdict(self.means[metric]),
                     "by_seed": self.by_seed[metric],
                     "sd": self.spread(metric),
-                    "difference": asdict(self.differences[metric]) if self.differences else None,
+                    "difference": {**asdict(self.differences[metric]), "p_corrected": self.corrected[metric]}
+                    if self.differences
+                    else None,
                 }
                 for metric in self.means
             },
@@ -125,7 +129,9 @@ class Collector:
             for metric in METRICS:
                 if common:
                     columns.append(np.mean([ours[seed][metric] - theirs[seed][metric] for seed in common], axis=0))
-        found = iter(paired_differences(np.stack(columns, axis=1)) if columns else [])
+        differences = paired_differences(np.stack(columns, axis=1)) if columns else []
+        families = [holm([one.p for one in differences[place :: len(METRICS)]]) for place in range(len(METRICS))]
+        found, corrected = iter(differences), [iter(family) for family in families]
         results = []
         for rung in self._plan.rungs:
             ours = values[rung.name]
@@ -138,6 +144,7 @@ class Collector:
                     by_seed={m: [float(ours[seed][m].mean()) for seed in ours] for m in METRICS},
                     means=_means(ours),
                     differences={metric: next(found) for metric in METRICS} if compared else {},
+                    corrected={m: next(p) for m, p in zip(METRICS, corrected, strict=True)} if compared else {},
                     minutes=[self._figures(rung, seed)["training"]["seconds"] / 60 for seed in ours],
                 )
             )

@@ -50,8 +50,8 @@ def notes(results: Results) -> list[str]:
             f"{results.queries:,} queries over {results.products:,} products, seeds "
             f"{', '.join(map(str, results.plan.seeds))}; means over seeds, sd between them. Differences are to the "
             f"rung under `against`, query by query and seed by seed, with 95 % paired bootstrap intervals over queries "
-            f"and p-values of a paired randomisation test, not corrected for their number. Minutes are "
-            f"of training."
+            f"and p-values of a paired randomisation test, not corrected for their number (ablation.json has both). "
+            f"Minutes are of training."
         )
     for result in results.rungs:
         alone = {"title": "the title's vector alone", "image": "the image's vector alone"}.get(result.rung.part)

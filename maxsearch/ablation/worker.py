@@ -16,7 +16,7 @@ from typing import Any
 from maxsearch.ablation.jobs import FIGURES, JOB, REMEDY, RUN
 from maxsearch.config import Config
 from maxsearch.errors import MaxsearchError
-from maxsearch.evaluation.evaluate import EvaluateOptions
+from maxsearch.evaluation.options import EvaluateOptions
 from maxsearch.files import read_json, write_json
 from maxsearch.progress import Progress
 

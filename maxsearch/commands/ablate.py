@@ -42,7 +42,7 @@ class Ablate:
         from maxsearch.ablation.ablate import AblateOptions, ablate, require_no_failure
         from maxsearch.ablation.jobs import named_data
         from maxsearch.ablation.ladder import load_ladder
-        from maxsearch.evaluation.evaluate import EvaluateOptions
+        from maxsearch.evaluation.options import EvaluateOptions
 
         evaluation = EvaluateOptions(
             products=self.products,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of
+from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, loaded_encoder, require_one_model
 from maxsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Explain:
         from maxsearch.explain.summary import print_explanation
         from maxsearch.files import write_json
 
-        encoder = self._encoder()
+        encoder = loaded_encoder(self.run_folder, self.model, self.step, self.out)
         explanations, pictures = [], []
         for product in self._products(encoder.image_edge):
             told = explain_queries(encoder, self.query, product)
@@ -82,13 +82,9 @@ class Explain:
             write_json(self.json, [one.to_json() for one in explanations])
 
     def _check(self) -> None:
-        if (self.run_folder is None) == (self.model is None):
-            raise UsageError("give the model to explain with either --run or --model")
-        if self.step is not None and self.run_folder is None:
-            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
-        for flag, path in (("--out", self.out), ("--json", self.json)):
-            if path is not None and path.is_dir():
-                raise UsageError(f"{flag} {path} is a folder: give the name of a file")
+        require_one_model(self.run_folder, self.model, self.step, self.out)
+        if self.json is not None and self.json.is_dir():
+            raise UsageError(f"--json {self.json} is a folder: give the name of a file")
         if self.png is not None and self.png.exists() and not self.png.is_dir():
             raise UsageError(f"--png {self.png} is a file: give the name of a folder")
         if self.alignments is not None:
@@ -108,14 +104,6 @@ class Explain:
                 f"{len(self.query)} queries by {len(self.product)} products are more than {MOST_PAIRS} pairs: "
                 "ask for fewer"
             )
-
-    def _encoder(self) -> Any:
-        from maxsearch.encode import Encoder
-
-        if self.model is not None:
-            return Encoder.from_model(self.model)
-        assert self.run_folder is not None
-        return Encoder.from_run(self.run_folder, self.step)
 
     def _products(self, edge: int) -> "list[Product]":
         from maxsearch.explain.find import find_products, product_of_image
@@ -140,7 +128,7 @@ class Explain:
 
         assert self.alignments is not None
         known = read_alignments(self.alignments)
-        encoder = self._encoder()
+        encoder = loaded_encoder(self.run_folder, self.model, self.step, self.out)
         products = catalogue(
             products=self.products,
             data=None,

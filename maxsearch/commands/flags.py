@@ -9,7 +9,10 @@ from tyro.conf import arg
 from maxsearch.config import Config
 from maxsearch.errors import UsageError
 
-MAP_FIELDS = ("product_id", "title", "image", "text", "variant", "query", "weight", "position", "query_id", "grade")
+MAP_FIELDS = (
+    *("product_id", "title", "image", "text", "variant", "query", "weight", "position", "query_id", "grade"),
+    *("image_id", "caption", "left_id", "right_id"),
+)
 
 Mapping = Annotated[tuple[str, ...], arg(metavar="FIELD=COLUMN ...")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH")]
@@ -32,6 +35,31 @@ def encoder_at(folder: Path) -> Any:
     if (folder / CONFIG).is_file():
         return Encoder.from_run(folder)
     raise UsageError(f"--screen {folder} is neither a run nor an exported model: name a folder of train or of export")
+
+
+def loaded_encoder(run: Path | None, model: Path | None, step: int | None, out: Path | None) -> Any:
+    """The Encoder that --run (and --step) or --model names.
+
+    Raises:
+      UsageError: neither or both are given, a step without a run, or --out is a folder.
+    """
+    from maxsearch.encode import Encoder
+
+    require_one_model(run, model, step, out)
+    if model is not None:
+        return Encoder.from_model(model)
+    assert run is not None
+    return Encoder.from_run(run, step)
+
+
+def require_one_model(run: Path | None, model: Path | None, step: int | None, out: Path | None) -> None:
+    """Refuses flags that `loaded_encoder` cannot use, before anything is read."""
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out {out} is a folder: give the name of a file")
+    if step is not None and run is None:
+        raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
+    if (run is None) == (model is None):
+        raise UsageError("name the model with either --run or --model")
 
 
 def columns_of(pairs: Sequence[str]) -> dict[str, str | tuple[str, ...]]:

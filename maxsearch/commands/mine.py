@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from maxsearch.commands.flags import OptionalInt, OptionalPath
-from maxsearch.errors import UsageError
+from maxsearch.commands.flags import OptionalInt, OptionalPath, loaded_encoder, require_one_model
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,11 @@ class Mine:
 
     def run(self) -> None:
         from maxsearch.data.dataset import PreparedDataset
-        from maxsearch.encode import Encoder
         from maxsearch.mining.filters import MiningOptions
         from maxsearch.mining.mine import mine
         from maxsearch.progress import Progress
 
-        if (self.run_folder is None) == (self.model is None):
-            raise UsageError("give the model to mine with by either --run or --model")
-        if self.step is not None and self.run_folder is None:
-            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
+        require_one_model(self.run_folder, self.model, self.step, None)
         options = MiningOptions(
             per_query=self.per_query,
             from_rank=self.from_rank,
@@ -61,11 +56,7 @@ class Mine:
         )
         options.check()
         dataset = PreparedDataset.open(self.data)
-        if self.model is not None:
-            encoder = Encoder.from_model(self.model)
-        else:
-            assert self.run_folder is not None
-            encoder = Encoder.from_run(self.run_folder, self.step)
+        encoder = loaded_encoder(self.run_folder, self.model, self.step, None)
         manifest = mine(encoder, dataset, self.out, options, Progress())
         queries, negatives = manifest["queries"], manifest["negatives"]
         print(

@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from maxsearch.commands.flags import OptionalPath
+from maxsearch.errors import UsageError
 from maxsearch.serving.http.options import Limits, ServeOptions
 
 
@@ -43,6 +44,12 @@ class Serve:
 
     def run(self) -> None:
         from maxsearch.encode import Encoder
+
+        try:
+            import fastapi  # noqa: F401
+            import uvicorn  # noqa: F401
+        except ImportError:
+            raise UsageError("serve needs the extra of the same name: pip install 'maxsearch[serve]'") from None
         from maxsearch.serving.http.keys import Keys
         from maxsearch.serving.http.server import require_keys, serve
         from maxsearch.serving.shop.engine import StoreEngine

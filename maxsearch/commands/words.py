@@ -6,8 +6,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of
-from maxsearch.errors import UsageError
+from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, loaded_encoder, require_one_model
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,15 @@ class Words:
 
     def run(self) -> None:
         """Reads, explains, prints and writes."""
-        from maxsearch.encode import Encoder
         from maxsearch.explain.pointing import read_alignments
         from maxsearch.explain.words import picture_words
         from maxsearch.explain.words_table import print_report
         from maxsearch.files import write_json
         from maxsearch.serving.catalogue import catalogue
 
-        if (self.run_folder is None) == (self.model is None):
-            raise UsageError("give the model to explain with either --run or --model")
-        if self.step is not None and self.run_folder is None:
-            raise UsageError("--step names a checkpoint of a run: give --run, or leave --step out")
-        if self.out is not None and self.out.is_dir():
-            raise UsageError(f"--out {self.out} is a folder: give the name of a file")
+        require_one_model(self.run_folder, self.model, self.step, self.out)
         alignments = None if self.alignments is None else read_alignments(self.alignments)
-        if self.model is not None:
-            encoder = Encoder.from_model(self.model)
-        else:
-            assert self.run_folder is not None
-            encoder = Encoder.from_run(self.run_folder, self.step)
+        encoder = loaded_encoder(self.run_folder, self.model, self.step, self.out)
         products = catalogue(
             products=self.products,
             data=None,

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
-from maxsearch.data.keys import NONE
+from maxsearch.data.keys import NONE, joined
 from maxsearch.datastats.scan import Scan
 
 EXAMPLES = 3
 SHOWN_OF_GROUP = 4
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: an odd factor that mixes the bits of a key
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _listings(scan: Scan) -> Rows:
     owners, at = np.unique(scan.pictures.owner, return_index=True)
     titled = scan.title[owners] != NONE
     owners, at = owners[titled], at[titled]
-    return Rows(scan.title[owners] * _MIX + scan.pictures.key[at], owners)
+    return Rows(joined(scan.title[owners], scan.pictures.key[at]), owners)
 
 
 def _repeats(what: str, rows: Rows, products: int) -> Repeats:

@@ -2,17 +2,19 @@
 
 Both systems answer the same queries, and a query that is hard for one is hard for the other. So the difference of each
 query is resampled, which tells more than two intervals side by side: the paired bootstrap (Sakai, SIGIR 2006) and the
-paired randomisation test (Smucker, Allan and Carterette, CIKM 2007).
+paired randomisation test (Smucker, Allan and Carterette, CIKM 2007). Who compares many systems finds some difference by
+chance: Holm's correction (Scandinavian Journal of Statistics 1979) holds the chance of one false finding down.
 
 Letters: Q queries, M columns of differences, R resamples.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
-from maxsearch.evaluation.metrics import CHUNK_DRAWS, RESAMPLES, bootstrap
+from maxsearch.evaluation.bootstrap import CHUNK_DRAWS, RESAMPLES, bootstrap
 
 # Sums in another order differ in the last digits, and a tie with what was observed has to count.
 TIE = 1e-9
@@ -26,6 +28,75 @@ class Difference:
     low: float
     high: float
     p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system less another in one metric.
+
+    Attributes:
+      system, against: their names.
+      metric: the metric.
+      difference: of the means, over the same queries.
+      p_corrected: its p-value after Holm's correction over all systems that are compared in this metric.
+    """
+
+    system: str
+    against: str
+    metric: str
+    difference: Difference
+    p_corrected: float
+
+
+def compare(
+    values: Mapping[str, Mapping[str, Float64[np.ndarray, " Q"] | None]],
+    against: str,
+    metrics: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compares every other system with one of them, metric by metric.
+
+    Args:
+      values: per system and metric, one value per query; None where a system does not have the metric.
+      against: the system that the others are compared with.
+      metrics: which to compare.
+      resamples: of the bootstrap, and of the randomisation test.
+      seed: equal seeds give equal results.
+
+    Returns:
+      system by system, metric by metric; none for a metric that either of the two does not have.
+    """
+    base = values[against]
+    columns = {
+        (system, metric): theirs - ours
+        for system, of in values.items()
+        for metric in metrics
+        if system != against and (theirs := of[metric]) is not None and (ours := base[metric]) is not None
+    }
+    if not columns:
+        return []
+    table = np.stack(list(columns.values()), axis=1)
+    found = dict(zip(columns, paired_differences(table, resamples=resamples, seed=seed), strict=True))
+    corrected: dict[tuple[str, str], float] = {}
+    for metric in metrics:
+        family = [key for key in columns if key[1] == metric]
+        corrected |= zip(family, holm([found[key].p for key in family]), strict=True)
+    return [Comparison(key[0], against, key[1], found[key], corrected[key]) for key in columns]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down rule (1979): reject where one is at most the level.
+
+    Args:
+      p_values: of all comparisons of one family.
+    """
+    m, corrected, highest = len(p_values), [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(m), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (m - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
 
 
 def paired_differences(
@@ -67,12 +138,12 @@ def randomisation(
     """
     Q, M = differences.shape
     rng = np.random.default_rng(seed)
-    observed = np.abs(differences.sum(axis=0))
-    least = observed - TIE * np.abs(differences).sum(axis=0)
+    total = differences.sum(axis=0)
+    least = np.abs(total) - TIE * np.abs(differences).sum(axis=0)
     extreme = np.ones(M)
     chunk = max(1, CHUNK_DRAWS // Q)
     for start in range(0, resamples, chunk):
         R = min(chunk, resamples - start)
-        signs = rng.integers(0, 2, size=(R, Q), dtype=np.int8) * 2.0 - 1.0
-        extreme += (np.abs(signs @ differences) >= least).sum(axis=0)
+        kept = rng.integers(0, 2, size=(R, Q), dtype=np.int8).astype(np.float64)
+        extreme += (np.abs(2 * (kept @ differences) - total) >= least).sum(axis=0)
     return extreme / (resamples + 1)

@@ -1,5 +1,6 @@
 """A catalogue embedded by a model and ranked in one pass over its file."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,15 +8,16 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 from maxsearch.data.catalogue import BadRecord, product_columns, read_products
 from maxsearch.data.records import Product
 from maxsearch.data.tables import Columns, row_count
 from maxsearch.errors import MaxsearchError
-from maxsearch.evaluation.retrieval import Ranking, TopK
+from maxsearch.evaluation.rankers import Ranker, Task, VectorRanking
+from maxsearch.evaluation.retrieval import Ranking
 from maxsearch.evaluation.runs import require_trec_identifier
-from maxsearch.evaluation.weights import require_attribute
+from maxsearch.evaluation.training_data import keys_of
 from maxsearch.progress import Progress
 
 OURS = "ours"
@@ -76,6 +78,19 @@ class ProductEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Scored(Protocol):
+    """What a ranker found; see `Ranker`."""
+
+    def ranking(self) -> Ranking:
+        """The best products of each query."""
+        ...
+
+    def scores(self, pairs: Int[np.ndarray, "n 2"]) -> Float32[np.ndarray, " n"]:
+        """The score of each (position of the query, position of the judged product)."""
+        ...
+
+
 @dataclass
 class Catalogue:
     """What stays of the ranked products.
@@ -83,20 +98,43 @@ class Catalogue:
     Attributes:
       ids: product identifiers by catalogue position.
       titles: their titles, each with the further texts behind it.
-      images: number of products with a picture.
-      values, weights: of the attribute by which modality weights are asked for, and the weights; empty when they are
-        not.
+      pictured: 1 for each product with a picture, else 0.
+      attributes: by name, the attributes that are asked for.
+      weights: how much title and image weigh; empty when that is not asked for.
+      id_keys, title_keys, image_keys: 64-bit keys of what tells products apart; empty when they are not asked for.
       rejected: number of unusable rows by code.
       first_rejected: row and reason of the first unusable row by code.
     """
 
     ids: list[str] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
-    images: int = 0
-    values: list[str] = field(default_factory=list)
+    pictured: bytearray = field(default_factory=bytearray)
+    attributes: dict[str, list[str]] = field(default_factory=dict)
     weights: list[Float32[np.ndarray, "N 2"]] = field(default_factory=list)
+    id_keys: array = field(default_factory=lambda: array("Q"))
+    title_keys: array = field(default_factory=lambda: array("Q"))
+    image_keys: array = field(default_factory=lambda: array("Q"))
     rejected: Counter[str] = field(default_factory=Counter)
     first_rejected: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, products: Sequence[Product], *, keyed: bool) -> None:
+        """Takes the next products.
+
+        Args:
+          products: in the order of the catalogue.
+          keyed: whether their keys are kept.
+        """
+        for product in products:
+            self.ids.append(product.product_id)
+            self.titles.append(" ".join(filter(None, (product.title, *product.texts))))
+            self.pictured.append(product.image is not None)
+            for name, values in self.attributes.items():
+                values.append(product.attributes.get(name, ""))
+            if keyed:
+                identity, title, image = keys_of(product)
+                self.id_keys.append(identity)
+                self.title_keys.append(title)
+                self.image_keys.append(image)
 
 
 @dataclass(frozen=True)
@@ -119,61 +157,66 @@ class ProductsFile:
 def rank_catalogue(
     file: ProductsFile,
     encoder: ProductEncoder,
-    queries: Sequence[str],
-    k: int,
+    task: Task,
+    baselines: Sequence[Ranker] = (),
     *,
     parts: bool,
     trec_identifiers: bool,
-    weights_by: str | None = None,
+    weights: bool = False,
+    attributes: Sequence[str] = (),
+    keyed: bool = False,
     progress: Progress | None = None,
-) -> tuple[dict[str, Ranking], Catalogue]:
-    """Embeds a catalogue in one pass and ranks it for every query.
+) -> tuple[dict[str, Scored], Catalogue]:
+    """Embeds a catalogue in one pass over its file, in which every ranker sees it.
 
     Args:
       file: the catalogue.
       encoder: the model.
-      queries: query texts.
-      k: ranks per query, cut to the size of the catalogue.
+      task: what is asked.
+      baselines: further rankers, each of a name of its own.
       parts: whether the title vectors alone and the image vectors alone are ranked too, where any product has them.
       trec_identifiers: whether every product identifier must fit into a TREC run.
-      weights_by: the attribute whose values are kept beside the modality weights; None keeps neither.
+      weights: whether the modality weights are kept.
+      attributes: those that are kept.
+      keyed: whether 64-bit keys of identifiers, titles and pictures are kept.
       progress: where to report.
 
     Returns:
-      the rankings by name ("ours", "ours, text only", "ours, image only"), and the catalogue.
+      what was found by name ("ours", "ours, text only", "ours, image only", then the baselines), and the catalogue.
 
     Raises:
       UsageError, MaxsearchError: the file cannot be read, is empty, or has too many unusable rows.
     """
     # A missing column is told before anything is embedded.
-    columns = product_columns(file.path, file.columns)
-    if weights_by is not None:
-        require_attribute(file.path, columns, weights_by)
-    vectors = encoder.encode_queries(queries)
+    product_columns(file.path, file.columns)
+    for baseline in baselines:
+        baseline.start(task)
+    vectors = encoder.encode_queries(task.queries)
     vectors_of: dict[str, Callable[[Encoded], Float32[np.ndarray, "N D"]]] = {OURS: lambda batch: batch.p}
     if parts:
         vectors_of[TEXT_ONLY] = lambda batch: batch.t
         vectors_of[IMAGE_ONLY] = lambda batch: batch.v
-    best = {name: TopK(vectors, k) for name in vectors_of}
-    catalogue = Catalogue()
+    ours = {name: VectorRanking(task, vectors) for name in vectors_of}
+    catalogue = Catalogue(attributes={name: [] for name in attributes})
     for batch in encoder.encode_products(usable(file, encoder.image_edge, catalogue, progress)):
-        for product in batch.products:
-            if trec_identifiers:
+        products = batch.products
+        if trec_identifiers:
+            for product in products:
                 require_trec_identifier(product.product_id, what="product")
-            catalogue.ids.append(product.product_id)
-            catalogue.titles.append(" ".join(filter(None, (product.title, *product.texts))))
-            catalogue.images += product.image is not None
-        if weights_by is not None:
-            catalogue.values += [product.attributes.get(weights_by, "") for product in batch.products]
+        catalogue.add(products, keyed=keyed)
+        if weights:
             catalogue.weights.append(batch.weights)
-        for name, top in best.items():
-            top.add(vectors_of[name](batch))
+        identifiers = [product.product_id for product in products]
+        for name, ranker in ours.items():
+            ranker.add(identifiers, vectors_of[name](batch))
+        for baseline in baselines:
+            baseline.add(products)
     _require_usable(file, catalogue)
     if not any(catalogue.titles):
-        best.pop(TEXT_ONLY, None)
-    if not catalogue.images:
-        best.pop(IMAGE_ONLY, None)
-    return {name: top.ranking() for name, top in best.items()}, catalogue
+        ours.pop(TEXT_ONLY, None)
+    if not any(catalogue.pictured):
+        ours.pop(IMAGE_ONLY, None)
+    return {**ours, **{baseline.name: baseline for baseline in baselines}}, catalogue
 
 
 def usable(

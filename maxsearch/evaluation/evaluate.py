@@ -1,80 +1,54 @@
-"""How well a model ranks a catalogue for judged queries, beside BM25, chance and any TREC run.
+"""How well a model ranks a catalogue for judged queries, beside baselines and any TREC run.
 
-Judgments of products that are not in the catalogue do not count: no ranking of this catalogue could find them. A query
-that has no relevant product left is not averaged over; it is counted.
+Letters: Q evaluated queries, K ranks.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float32, Float64
 
-from maxsearch.data.tables import Columns
-from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.evaluation import metrics
-from maxsearch.evaluation.baselines import bm25, random_ranking
-from maxsearch.evaluation.embedded import OURS, Catalogue, ProductEncoder, ProductsFile, rank_catalogue
-from maxsearch.evaluation.judgments import read_qrels, read_queries
-from maxsearch.evaluation.metrics import Relevance
+from maxsearch.data.catalogue import product_columns
+from maxsearch.data.keys import text_key
+from maxsearch.evaluation.auc import Pairs, auc_values, with_negatives
+from maxsearch.evaluation.baselines.spec import parse_baselines
+from maxsearch.evaluation.bootstrap import RESAMPLES, Interval, bootstrap
+from maxsearch.evaluation.comparison import compare
+from maxsearch.evaluation.embedded import OURS, Catalogue, ProductEncoder, ProductsFile, Scored, rank_catalogue
+from maxsearch.evaluation.judged import Judged, counts, inside, read_asked, run_rows
+from maxsearch.evaluation.leakage import leaks
+from maxsearch.evaluation.metrics import AUC, METRICS, PER_QUERY, Relevance, score
+from maxsearch.evaluation.options import EvaluateOptions
+from maxsearch.evaluation.rankers import Task
 from maxsearch.evaluation.rerank import pair_encoder, rerank
-from maxsearch.evaluation.results import Evaluation, SystemRow
-from maxsearch.evaluation.runs import read_run, require_trec_identifier, write_run
-from maxsearch.evaluation.weights import weights_by
+from maxsearch.evaluation.results import Evaluation, SystemRow, Warned
+from maxsearch.evaluation.retrieval import Ranking
+from maxsearch.evaluation.runs import trec_order
+from maxsearch.evaluation.saved import save_runs
+from maxsearch.evaluation.slice_figures import RESAMPLES as SLICE_RESAMPLES
+from maxsearch.evaluation.slice_figures import depth, slice_rows
+from maxsearch.evaluation.slices import (
+    Slicing,
+    by_attribute,
+    by_clicks,
+    by_image,
+    by_length,
+    by_saying,
+    by_seen,
+    by_title,
+    query_words,
+    said,
+)
+from maxsearch.evaluation.training_data import TrainingData, listing_keys, read_training
+from maxsearch.evaluation.weights import require_attribute, weights_by
+from maxsearch.evaluation.worst import worst
 from maxsearch.progress import Progress
 
-SMALLEST_K = 100  # recall@100 needs that many ranks
+__all__ = ["EvaluateOptions", "evaluate"]
 
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What to evaluate on, and what to compare with.
-
-    Attributes:
-      products: the catalogue, in any format that `prepare` reads.
-      queries: the test queries; see `read_queries`.
-      qrels: the judgments; see `read_qrels`.
-      columns: column per field (`--map`).
-      image_dir: folder of the pictures when the image column holds paths.
-      k: ranks per query, at least 100. Every system is cut there, MRR too.
-      relevant_grade: the lowest grade that counts as relevant for recall and MRR.
-      save_run: where to write the ranking of every query that has text, as a TREC run.
-      compare: TREC runs for further columns of the table.
-      rerank: how many of the first ranks the matching head re-orders, in a row of its own; 0 does without.
-      weights_by: an attribute of the catalogue, by whose values the modality weights are averaged.
-      parts: whether the title vectors alone and the image vectors alone are ranked too.
-      max_bad_fraction: share of the catalogue's rows that may be unusable.
-      seed: of the bootstrap and the random ranking.
-    """
-
-    products: Path
-    queries: Path
-    qrels: Path
-    columns: Columns = field(default_factory=dict)
-    image_dir: Path | None = None
-    k: int = 100
-    relevant_grade: int = 1
-    save_run: Path | None = None
-    compare: Sequence[Path] = ()
-    rerank: int = 0
-    weights_by: str | None = None
-    parts: bool = True
-    max_bad_fraction: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.k < SMALLEST_K:
-            raise UsageError(f"-k {self.k} is too few ranks for recall@100: give {SMALLEST_K} or more")
-        if self.rerank and not 2 <= self.rerank <= self.k:
-            raise UsageError(f"--rerank {self.rerank} re-orders nothing: give from 2 to the {self.k} ranks of -k")
-        if self.relevant_grade < 1:
-            raise UsageError(f"--relevant-grade {self.relevant_grade} would count every product: give 1 or more")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise UsageError(f"--max-bad-fraction {self.max_bad_fraction} is no share: give a number from 0 to 1")
-        if self.save_run is not None and self.save_run.is_dir():
-            raise UsageError(f"--save-run {self.save_run} is a folder: give the name of a file")
+PAIR_BLOCK = 65_536  # pairs whose scores are asked for at a time
+TIED_SHARE = 0.05  # of the queries, from which on ties are told of
 
 
 def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progress | None = None) -> Evaluation:
@@ -87,168 +61,195 @@ def evaluate(options: EvaluateOptions, encoder: ProductEncoder, progress: Progre
       MaxsearchError: a malformed file, no common identifiers, or too many unusable products.
     """
     scorer = pair_encoder(encoder) if options.rerank else None
-    texts = read_queries(options.queries, options.columns)
-    qrels = read_qrels(options.qrels, options.columns)
-    runs = {path: read_run(path) for path in options.compare}
-    least = options.relevant_grade
-    judged = judged_queries(texts, qrels, options)
-    for path, run in runs.items():
-        if not run.keys() & set(judged):
-            raise MaxsearchError(
-                f"the run {path} ranks none of the judged queries: it has {_some(run)}, the judgments have "
-                f"{_some(judged)}; give a run over the same query identifiers"
-            )
-    ranked = [query for query, text in texts.items() if text] if options.save_run else judged
-    if options.save_run:
-        for query in ranked:
-            require_trec_identifier(query, what="query")
-
+    baselines = parse_baselines(list(dict.fromkeys(options.baselines)), seed=options.seed)
+    asked = read_asked(options)
     file = ProductsFile(options.products, options.columns, options.image_dir, options.max_bad_fraction)
-    ours, catalogue = rank_catalogue(
+    columns = product_columns(file.path, file.columns)
+    if options.weights_by is not None:
+        require_attribute(file.path, columns, options.weights_by, flag="--weights-by")
+    for name in options.slices:
+        require_attribute(file.path, columns, name, flag="--slice")
+    training = read_training(options.train, progress) if options.train is not None else None
+    attributes = {*options.slices, *([options.weights_by] if options.weights_by else [])}
+
+    deep = depth(options.k, len(asked.ranked))
+    memory = None if options.search_memory is None else options.search_memory * 10**6
+    task = Task([asked.texts[query] for query in asked.ranked], deep, asked.products, memory)
+    rankers, catalogue = rank_catalogue(
         file,
         encoder,
-        [texts[query] for query in ranked],
-        options.k,
+        task,
+        baselines,
         parts=options.parts,
-        trec_identifiers=options.save_run is not None,
-        weights_by=options.weights_by,
+        trec_identifiers=options.saves,
+        weights=options.weights_by is not None,
+        attributes=sorted(attributes),
+        keyed=training is not None,
         progress=progress,
     )
-    if options.save_run:
-        try:
-            write_run(options.save_run, ranked, catalogue.ids, ours[OURS].rows, ours[OURS].scores)
-        except OSError as error:
-            raise MaxsearchError(
-                f"--save-run {options.save_run} cannot be written ({error.strerror}): give another place"
-            ) from None
+    judged = inside(asked, catalogue, options)
+    texts = [asked.texts[query] for query in judged.queries]
+    everything = {name: trec_order(ranker.ranking(), catalogue.ids) for name, ranker in rankers.items()}
+    save_runs(options, asked.ranked, everything, catalogue)
 
-    position = {product: row for row, product in enumerate(catalogue.ids)}
-    inside = {q: {position[p]: grade for p, grade in qrels[q].items() if p in position} for q in judged}
-    if not any(inside.values()):
-        raise MaxsearchError(
-            f"no product of the judgments {options.qrels} is in {options.products}: the judgments name "
-            f"{_some(product for query in judged for product in qrels[query])}, the catalogue has "
-            f"{_some(catalogue.ids)}; check the files and --map product_id=COLUMN"
-        )
-    queries = [query for query in judged if any(grade >= least for grade in inside[query].values())]
-    if not queries:
-        raise MaxsearchError(
-            f"no query has a relevant product (grade {least} or above) in {options.products}: "
-            "give the catalogue that the judgments were made for"
-        )
-
-    place = {query: number for number, query in enumerate(ranked)}
-    chosen = np.array([place[query] for query in queries], dtype=np.int64)
-    rankings = {name: ranking.rows[chosen] for name, ranking in ours.items()}
-    wanted = [texts[query] for query in queries]
+    ours = Ranking(everything[OURS].rows[judged.place], everything[OURS].scores[judged.place])
+    rows_of: dict[str, Any] = {name: ranking.rows[judged.place] for name, ranking in everything.items()}
     if scorer is not None:
-        rows = rerank(file, scorer, wanted, rankings[OURS], options.rerank, progress)
-        rankings = {OURS: rankings[OURS], f"{OURS} (re-ranked {options.rerank})": rows, **rankings}
-    rankings["BM25"] = bm25(wanted, catalogue.titles, options.k).rows
-    rankings["random"] = random_ranking(len(queries), len(catalogue.ids), options.k, seed=options.seed).rows
-    missing = {}
-    for path, run in runs.items():
-        name = path.name if path.name not in rankings else f"run {path}"
-        rankings[name] = _run_rows(run, queries, position, options.k)
-        missing[name] = sum(query not in run for query in queries)
+        rows = rerank(file, scorer, texts, ours.rows, options.rerank, progress)
+        rows_of = {OURS: rows_of[OURS], f"{OURS} (re-ranked {options.rerank})": rows, **rows_of}
+    runs = []
+    for path, run in asked.runs.items():
+        runs.append(path.name if path.name not in rows_of else f"run {path}")
+        rows_of[runs[-1]] = run_rows(run, judged.queries, catalogue, deep)
 
-    relevance = Relevance.build([inside[q] for q in queries], len(catalogue.ids), relevant_grade=least)
+    relevance = judged.relevance(len(catalogue.ids), options.relevant_grade)
+    pairs = judged.pairs(options.relevant_grade)
+    if pairs.positive.all():
+        pairs = with_negatives(pairs, seed=options.seed)
+    values: dict[str, dict[str, Float64[np.ndarray, " Q"] | None]] = {}
+    for name, rows in rows_of.items():
+        ranker = rankers.get(name)
+        values[name] = {**score(rows[:, : options.k], relevance), AUC: _auc(ranker, pairs, judged)}
+    ndcg = {name: value for name, of in values.items() if (value := of["ndcg@10"]) is not None}
+    listed = {name: (rows[:, : options.k] >= 0).any(axis=1) for name, rows in rows_of.items()}
+    for name, run in zip(runs, asked.runs.values(), strict=True):
+        listed[name] = np.array([query in run for query in judged.queries])
+
     return Evaluation(
-        rows=_rows(rankings, relevance, missing, options.seed),
-        queries=queries,
-        counts=_counts(texts, qrels, queries, catalogue),
-        settings={
-            "model_fingerprint": encoder.fingerprint,
-            "k": options.k,
-            "gain": "2^grade - 1",
-            "relevant_grade": least,
-            "rerank": options.rerank,
-            "interval": {"method": "percentile bootstrap over queries", "level": 0.95, "resamples": metrics.RESAMPLES},
-            "seed": options.seed,
-        },
-        weights=weights_by(np.concatenate(catalogue.weights), catalogue.values) if options.weights_by else None,
+        rows=_rows(values, listed, options.seed),
+        queries=judged.queries,
+        counts=counts(asked, judged, catalogue),
+        settings=_settings(options, encoder, pairs),
+        comparisons=compare(values, OURS, METRICS, seed=options.seed),
+        slices=slice_rows(
+            _slicings(options, texts, judged, relevance, catalogue, training),
+            rows_of,
+            ndcg,
+            relevance,
+            runs=runs,
+            k=options.k,
+            seed=options.seed,
+        ),
+        warnings=[*_tied(_cut(ours, options.k)), *_leaks(options, texts, judged, catalogue, training)],
+        worst=worst(ndcg[OURS], _cut(ours, options.k), judged, texts, catalogue),
+        weights=weights_by(np.concatenate(catalogue.weights), catalogue.attributes[options.weights_by])
+        if options.weights_by
+        else None,
     )
 
 
-def judged_queries(
-    texts: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]], options: EvaluateOptions
-) -> list[str]:
-    """Queries that have text and at least one relevant product, in or out of the catalogue.
+def _cut(ranking: Ranking, k: int) -> Ranking:
+    return Ranking(ranking.rows[:, :k], ranking.scores[:, :k])
 
-    Raises:
-      MaxsearchError: there is none.
-    """
-    if not texts.keys() & qrels.keys():
-        raise MaxsearchError(
-            f"no query of {options.queries} is judged in {options.qrels}: the queries are {_some(texts)}, the "
-            f"judgments are for {_some(qrels)}; check the files and --map query_id=COLUMN"
-        )
-    judged = [
-        query
-        for query, text in texts.items()
-        if text and any(grade >= options.relevant_grade for grade in qrels.get(query, {}).values())
+
+def _auc(ranker: Scored | None, pairs: Pairs, judged: Judged) -> Float64[np.ndarray, " Q"] | None:
+    """The values of `auc_values`; None for a system without pair scores, and where there is no negative pair."""
+    if ranker is None or not pairs.mixed:
+        return None
+    asked = np.stack([judged.place[pairs.query], pairs.product], axis=1)
+    scores: list[Float32[np.ndarray, " n"]] = [
+        ranker.scores(asked[start : start + PAIR_BLOCK]) for start in range(0, len(asked), PAIR_BLOCK)
     ]
-    if not judged:
-        raise MaxsearchError(
-            f"no query of {options.queries} has both text and a product of grade {options.relevant_grade} or above in "
-            f"{options.qrels}: there is nothing to measure; check the grades and --relevant-grade"
-        )
-    return judged
-
-
-def _counts(
-    texts: Mapping[str, str],
-    qrels: Mapping[str, Mapping[str, int]],
-    evaluated: Sequence[str],
-    catalogue: Catalogue,
-) -> dict[str, Any]:
-    inside = set(catalogue.ids)
-    with_text = sum(query in qrels for query, text in texts.items() if text)
-    return {
-        "products": len(catalogue.ids),
-        "products_rejected": dict(sorted(catalogue.rejected.items())),
-        "queries": len(texts),
-        "queries_evaluated": len(evaluated),
-        "queries_without_text": sum(not text for text in texts.values()),
-        "queries_without_judgments": sum(query not in qrels for query, text in texts.items() if text),
-        "queries_without_relevant_product": with_text - len(evaluated),
-        "judged_queries_not_in_queries_file": len(qrels.keys() - texts.keys()),
-        "judgments": sum(map(len, qrels.values())),
-        "judgments_of_products_not_in_catalogue": sum(
-            product not in inside for grades in qrels.values() for product in grades
-        ),
-    }
-
-
-def _run_rows(
-    run: Mapping[str, Sequence[str]], queries: Sequence[str], position: Mapping[str, int], k: int
-) -> Int32[np.ndarray, "Q K"]:
-    rows = np.full((len(queries), k), -1, dtype=np.int32)
-    for query, ranked in zip(rows, queries, strict=True):
-        products = run.get(ranked, ())[:k]
-        # A product from elsewhere keeps its rank and counts as not relevant.
-        query[: len(products)] = [position.get(product, -1) for product in products]
-    return rows
+    return auc_values(np.concatenate(scores), pairs.positive, pairs.query, len(judged.queries))
 
 
 def _rows(
-    rankings: Mapping[str, Int32[np.ndarray, "Q K"]], relevance: Relevance, missing: Mapping[str, int], seed: int
+    values: Mapping[str, Mapping[str, Float64[np.ndarray, " Q"] | None]],
+    listed: Mapping[str, Any],
+    seed: int,
 ) -> list[SystemRow]:
-    scored = {name: metrics.score(rows, relevance) for name, rows in rankings.items()}
-    columns = [values[metric] for values in scored.values() for metric in metrics.METRICS]
-    intervals = iter(metrics.bootstrap(np.stack(columns, axis=1), seed=seed))
+    known = {(name, metric): column for name, of in values.items() for metric, column in of.items()}
+    columns = {key: column for key, column in known.items() if column is not None}
+    intervals = dict(zip(columns, bootstrap(np.stack(list(columns.values()), axis=1), seed=seed), strict=True))
     return [
         SystemRow(
             name=name,
-            metrics={metric: next(intervals) for metric in metrics.METRICS},
-            per_query=values,
-            missing_queries=missing.get(name, 0),
+            metrics={metric: _bounded(intervals.get((name, metric))) for metric in METRICS},
+            per_query={metric: column for metric in PER_QUERY if (column := of[metric]) is not None},
+            missing_queries=int((~listed[name]).sum()),
         )
-        for name, values in scored.items()
+        for name, of in values.items()
     ]
 
 
-def _some(identifiers: Iterable[str]) -> str:
-    """The first few identifiers, for a message."""
-    first = [identifier for identifier, _ in zip(identifiers, range(4), strict=False)]
-    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
+def _bounded(interval: Interval | None) -> Interval | None:
+    """The linear values of ROC-AUC can lead an interval past its bounds."""
+    return interval and Interval(interval.mean, max(interval.low, 0.0), min(interval.high, 1.0))
+
+
+def _settings(options: EvaluateOptions, encoder: ProductEncoder, pairs: Pairs) -> dict[str, Any]:
+    return {
+        "model_fingerprint": encoder.fingerprint,
+        "products": str(options.products),
+        "queries": str(options.queries),
+        "qrels": str(options.qrels),
+        "columns": {field: list(c) if isinstance(c, tuple) else c for field, c in options.columns.items()},
+        "image_dir": None if options.image_dir is None else str(options.image_dir),
+        "train": None if options.train is None else str(options.train),
+        "k": options.k,
+        "gain": "2^grade - 1",
+        "relevant_grade": options.relevant_grade,
+        "rerank": options.rerank,
+        "weights_by": options.weights_by,
+        "auc": {"pairs": len(pairs), "negatives": "drawn" if pairs.drawn else "judged"},
+        "interval": {"method": "percentile bootstrap over queries", "level": 0.95, "resamples": RESAMPLES},
+        "comparison": "paired bootstrap and paired randomisation test over queries, Holm's correction within a metric",
+        "seed": options.seed,
+        "resamples": RESAMPLES,
+        "slice_resamples": SLICE_RESAMPLES,
+    }
+
+
+def _slicings(
+    options: EvaluateOptions,
+    texts: Sequence[str],
+    judged: Judged,
+    relevance: Relevance,
+    catalogue: Catalogue,
+    training: TrainingData | None,
+) -> list[Slicing]:
+    rows = (relevance.keys % relevance.catalogue_size).tolist()
+    shares = said([query_words(text) for text in texts], catalogue.titles, relevance)
+    slicings = [by_length(texts)]
+    if training is not None:
+        slicings.append(by_seen(_text_keys(texts), training))
+    slicings += [by_saying(shares, relevance), by_title(shares)]
+    slicings.append(by_image(np.array([catalogue.pictured[row] > 0 for row in rows], np.bool_)))
+    if training is not None:
+        slicings.append(by_clicks(np.array(catalogue.id_keys, np.uint64)[rows], training))
+    return slicings + [by_attribute(name, [catalogue.attributes[name][row] for row in rows]) for name in options.slices]
+
+
+def _text_keys(texts: Sequence[str]) -> Any:
+    return np.array([text_key(text) for text in texts], np.uint64)
+
+
+def _leaks(
+    options: EvaluateOptions,
+    texts: Sequence[str],
+    judged: Judged,
+    catalogue: Catalogue,
+    training: TrainingData | None,
+) -> list[Warned]:
+    if training is None:
+        return []
+    ids = np.array(catalogue.id_keys, np.uint64)
+    listings = listing_keys(np.array(catalogue.title_keys, np.uint64), np.array(catalogue.image_keys, np.uint64))
+    relevant = judged.grade >= options.relevant_grade
+    rows = judged.row[relevant]
+    return leaks(training, _text_keys(texts)[judged.query[relevant]], ids[rows], listings[rows], ids, listings)
+
+
+def _tied(ranking: Ranking) -> list[Warned]:
+    """Tells of a model that gives all products that it returns for a query one score, and does so often."""
+    K = ranking.scores.shape[1]
+    tied = int((ranking.scores[:, 0] == ranking.scores[:, -1]).sum()) if K > 1 else 0
+    if tied <= TIED_SHARE * len(ranking.scores):
+        return []
+    return [
+        Warned(
+            "tied_scores",
+            f"ours gives the first {K} products one and the same score for {tied:,} of {len(ranking.scores):,} "
+            "queries, so that their order is that of their identifiers and says nothing: has the model collapsed?",
+        )
+    ]

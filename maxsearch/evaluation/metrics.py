@@ -1,10 +1,11 @@
-"""How good a ranking is: nDCG@10, recall@10, recall@100 and MRR, with bootstrap intervals.
+"""How good a ranking is, query by query: nDCG, recall, precision, hit rate, relevance, MRR and MAP.
 
-nDCG uses the gain 2^grade - 1 and the discount 1/log2(rank + 1). Recall and MRR count a product as relevant from a
-chosen grade on (1 unless told otherwise). A query that gets no ranking scores 0. All equal trec_eval's and
-ir_measures' figures (nDCG there with the gains spelled out, or with dcg="exp-log2").
+nDCG uses the gain 2^grade - 1 and the discount 1/log2(rank + 1); relevance@K is the mean grade of the first K ranks as
+a share of the highest grade; the others count a product as relevant from a chosen grade on (1 unless told otherwise). A
+query that gets no ranking scores 0. All but relevance@K equal trec_eval's and ir_measures' figures (nDCG there with the
+gains spelled out, or with dcg="exp-log2"; hit@K is Success@K). docs/evaluation.md gives the sources.
 
-Letters: Q queries, K ranks, J judgments, I the best grades kept, R resamples, M columns of values.
+Letters: Q queries, K ranks, J judgments, I the best grades kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,19 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 
-METRICS = ("ndcg@10", "recall@10", "recall@100", "mrr")
+AUC = "auc"
+PER_QUERY = ("ndcg@10", "recall@10", "recall@100", "precision@10", "hit@10", "relevance@10", "mrr", "map")
+METRICS = (*PER_QUERY, AUC)  # in the order to display
 IDEAL_DEPTH = 10
-RESAMPLES = 10_000
-CHUNK_DRAWS = 4_000_000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over queries with its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
+BLOCK = 8192  # queries that are scored at a time
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class Relevance:
       relevant: per query, the number of relevant products.
       catalogue_size: number of products.
       relevant_grade: the lowest grade that counts as relevant.
+      highest_grade: of all judgments; 1 where no grade is above 0.
     """
 
     keys: Int64[np.ndarray, " J"]
@@ -47,6 +41,7 @@ class Relevance:
     relevant: Int64[np.ndarray, " Q"]
     catalogue_size: int
     relevant_grade: int
+    highest_grade: int
 
     @classmethod
     def build(cls, judged: Sequence[Mapping[int, int]], catalogue_size: int, *, relevant_grade: int = 1) -> "Relevance":
@@ -57,38 +52,69 @@ class Relevance:
           catalogue_size: number of products.
           relevant_grade: the lowest grade that counts as relevant, at least 1.
         """
-        pairs = sorted(
-            (query * catalogue_size + row, grade)
-            for query, grades in enumerate(judged)
-            for row, grade in grades.items()
-            if grade > 0
-        )
-        ideal = np.zeros((len(judged), IDEAL_DEPTH), dtype=np.int64)
-        for query, grades in enumerate(judged):
-            best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:IDEAL_DEPTH]
-            ideal[query, : len(best)] = best
-        return cls(
-            keys=np.array([key for key, _ in pairs], dtype=np.int64),
-            grades=np.array([grade for _, grade in pairs], dtype=np.int64),
-            ideal=ideal,
-            relevant=np.array(
-                [sum(grade >= relevant_grade for grade in grades.values()) for grades in judged], dtype=np.int64
-            ),
-            catalogue_size=catalogue_size,
-            relevant_grade=relevant_grade,
+        counts = [len(grades) for grades in judged]
+        total = sum(counts)
+        queries = np.repeat(np.arange(len(judged), dtype=np.int64), counts)
+        rows = np.fromiter((row for grades in judged for row in grades), np.int64, total)
+        grades = np.fromiter((grade for grades in judged for grade in grades.values()), np.int64, total)
+        graded = grades > 0
+        keys = queries[graded] * catalogue_size + rows[graded]
+        order = np.argsort(keys)
+        return cls.of_keys(
+            keys[order], grades[graded][order], len(judged), catalogue_size, relevant_grade=relevant_grade
         )
 
-    def grades_of(self, rows: Int[np.ndarray, "Q K"]) -> Int64[np.ndarray, "Q K"]:
-        """Grade of each ranked product; 0 for unjudged ones and where nothing stands (row -1)."""
+    @classmethod
+    def of_keys(
+        cls,
+        keys: Int64[np.ndarray, " J"],
+        grades: Int64[np.ndarray, " J"],
+        queries: int,
+        catalogue_size: int,
+        *,
+        relevant_grade: int,
+        highest_grade: int | None = None,
+    ) -> "Relevance":
+        """The judgments from their sorted keys and grades above 0; see the attributes."""
+        of = keys // catalogue_size
+        order = np.lexsort((-grades, of))
+        rank = np.arange(len(keys)) - np.searchsorted(of, of)  # the order keeps each query's span of places
+        ideal = np.zeros((queries, IDEAL_DEPTH), dtype=np.int64)
+        best = rank < IDEAL_DEPTH
+        ideal[of[best], rank[best]] = grades[order][best]
+        return cls(
+            keys=keys,
+            grades=grades,
+            ideal=ideal,
+            relevant=np.bincount(of[grades >= relevant_grade], minlength=queries).astype(np.int64),
+            catalogue_size=catalogue_size,
+            relevant_grade=relevant_grade,
+            highest_grade=int(grades.max(initial=1)) if highest_grade is None else highest_grade,
+        )
+
+    def grades_of(self, rows: Int[np.ndarray, "Q K"], first: int = 0) -> Int64[np.ndarray, "Q K"]:
+        """Grade of each ranked product; 0 for unjudged ones and where nothing stands (row -1).
+
+        Args:
+          rows: ranked catalogue positions of consecutive queries.
+          first: position of the first of these queries.
+        """
+        places = self.places_of(rows, first)
+        return np.where(places >= 0, self.grades[places], 0) if len(self.keys) else np.zeros(rows.shape, np.int64)
+
+    def places_of(self, rows: Int[np.ndarray, "Q K"], first: int = 0) -> Int64[np.ndarray, "Q K"]:
+        """Where each ranked product stands in `keys`; -1 where it has no grade above 0. Arguments as `grades_of`."""
         if not len(self.keys):
-            return np.zeros(rows.shape, dtype=np.int64)
-        wanted = np.arange(len(rows), dtype=np.int64)[:, None] * self.catalogue_size + rows
+            return np.full(rows.shape, -1, dtype=np.int64)
+        wanted = np.arange(first, first + len(rows), dtype=np.int64)[:, None] * self.catalogue_size + rows
         found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where((rows >= 0) & (self.keys[found] == wanted), self.grades[found], 0)
+        return np.where((rows >= 0) & (self.keys[found] == wanted), found, -1)
 
 
 def ndcg(grades: Int[np.ndarray, "Q K"], ideal: Int[np.ndarray, "Q J"], k: int) -> Float64[np.ndarray, " Q"]:
     """Normalised discounted cumulative gain of the first k ranks, gain 2^grade - 1; 0 where no grade is above 0.
+
+    Järvelin and Kekäläinen (ACM TOIS 2002), with the gain of Burges et al. (ICML 2005).
 
     Args:
       grades: grades of the ranked products, best rank first.
@@ -127,48 +153,43 @@ def reciprocal_rank(grades: Int[np.ndarray, "Q K"], *, relevant_grade: int = 1) 
     return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1.0), 0.0)
 
 
+def average_precision(
+    grades: Int[np.ndarray, "Q K"], relevant: Int[np.ndarray, " Q"], *, relevant_grade: int = 1
+) -> Float64[np.ndarray, " Q"]:
+    """The precision at the rank of each relevant product, averaged over all of them; those not ranked give 0."""
+    hits = grades >= relevant_grade
+    precisions = hits.cumsum(axis=1) / np.arange(1.0, grades.shape[1] + 1)
+    sums = np.where(hits, precisions, 0.0).sum(axis=1)
+    return np.divide(sums, relevant, out=np.zeros(len(grades)), where=relevant > 0)
+
+
 def score(rows: Int[np.ndarray, "Q K"], relevance: Relevance) -> dict[str, Float64[np.ndarray, " Q"]]:
-    """Every metric of METRICS per query.
+    """Every metric of PER_QUERY per query.
 
     Args:
       rows: ranked catalogue positions, best first; -1 where nothing stands or what stands is not in the catalogue.
       relevance: the judgments of the same queries.
     """
-    grades, least = relevance.grades_of(rows), relevance.relevant_grade
+    values = {name: np.zeros(len(rows)) for name in PER_QUERY}
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        here = slice(start, start + len(block))
+        found = _score(relevance.grades_of(block, start), relevance, here)
+        for name in PER_QUERY:
+            values[name][here] = found[name]
+    return values
+
+
+def _score(grades: Int[np.ndarray, "Q K"], relevance: Relevance, here: slice) -> dict[str, Float64[np.ndarray, " Q"]]:
+    least, relevant = relevance.relevant_grade, relevance.relevant[here]
+    hits = (grades[:, :10] >= least).sum(axis=1)
     return {
-        "ndcg@10": ndcg(grades, relevance.ideal, 10),
-        "recall@10": recall(grades, relevance.relevant, 10, relevant_grade=least),
-        "recall@100": recall(grades, relevance.relevant, 100, relevant_grade=least),
+        "ndcg@10": ndcg(grades, relevance.ideal[here], 10),
+        "recall@10": recall(grades, relevant, 10, relevant_grade=least),
+        "recall@100": recall(grades, relevant, 100, relevant_grade=least),
+        "precision@10": hits / 10,
+        "hit@10": (hits > 0).astype(np.float64),
+        "relevance@10": grades[:, :10].sum(axis=1) / (10 * relevance.highest_grade),
         "mrr": reciprocal_rank(grades, relevant_grade=least),
+        "map": average_precision(grades, relevant, relevant_grade=least),
     }
-
-
-def bootstrap(
-    values: Float64[np.ndarray, "Q M"], *, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
-) -> list[Interval]:
-    """Percentile bootstrap over queries; every column sees the same resamples.
-
-    Args:
-      values: one row per query, one column per metric and system; at least one row.
-      resamples: number of resamples.
-      seed: equal seeds give equal intervals.
-      level: share of resampled means inside the interval.
-
-    Returns:
-      one interval per column.
-    """
-    Q, M = values.shape
-    rng = np.random.default_rng(seed)
-    means = np.empty((resamples, M))
-    chunk = max(1, CHUNK_DRAWS // Q)
-    for start in range(0, resamples, chunk):
-        R = min(chunk, resamples - start)
-        draws = rng.integers(0, Q, size=(R, Q)) + np.arange(R)[:, None] * Q
-        counts = np.bincount(draws.ravel(), minlength=R * Q).reshape(R, Q)
-        means[start : start + R] = counts @ values / Q
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return [
-        Interval(mean=float(mean), low=float(bottom), high=float(top))
-        for mean, bottom, top in zip(values.mean(axis=0), low, high, strict=True)
-    ]

@@ -19,11 +19,13 @@ class Task:
       queries: their texts.
       k: ranks per query.
       judged: position of each product whose score with a query may be asked for, by its identifier.
+      memory: bytes that an exact search may take; None for what it takes by itself.
     """
 
     queries: Sequence[str]
     k: int
     judged: Mapping[str, int]
+    memory: int | None = None
 
 
 @runtime_checkable
@@ -66,7 +68,7 @@ class VectorRanking:
 
     def __init__(self, task: Task, queries: Float32[np.ndarray, "Q D"]) -> None:
         self._task, self._queries = task, queries
-        self._best = TopK(queries, task.k)
+        self._best = TopK(queries, task.k, memory=task.memory)
         self._kept = np.full((len(task.judged), queries.shape[1]), np.nan, np.float32)
 
     def add(self, identifiers: Sequence[str], vectors: Float32[np.ndarray, "N D"]) -> None:

@@ -1,7 +1,8 @@
 """Rankings in TREC's run format: `query Q0 product rank score tag`, one line per retrieved product.
 
 Readers of the format ignore the rank: they sort by score, and products of equal score by identifier, both descending.
-A score counts as a 32-bit float, as in trec_eval.
+A score counts as a 32-bit float, as in trec_eval. Our own rankings are put in that order too, so that a saved run gives
+exactly our figures elsewhere.
 """
 
 import gzip
@@ -12,14 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int
 
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.evaluation.retrieval import Ranking
 from maxsearch.files import write_bytes
-
-SMALLEST_STEP = np.float32(
-    1e-30
-)  # keeps a lowered score out of the subnormal numbers, which some readers take for zero
 
 
 def text_lines(path: Path, *, what: str) -> Iterator[tuple[int, str]]:
@@ -101,6 +98,28 @@ def _trec_order(scores: dict[str, float]) -> list[str]:
     ]
 
 
+def trec_order(ranking: Ranking, products: Sequence[str]) -> Ranking:
+    """Puts products of equal score in the order in which trec_eval reads them: by identifier, descending.
+
+    Args:
+      ranking: with scores in descending order.
+      products: identifier per product of the catalogue.
+    """
+    rows, scores = ranking.rows.copy(), ranking.scores
+    tied = ((scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] >= 0)).any(axis=1)
+    if tied.any():
+        some = rows[tied]
+        used = np.unique(some[some >= 0])
+        later = np.empty(len(used), np.int64)
+        later[np.argsort(np.array([products[row].encode() for row in used.tolist()], dtype=object))] = np.arange(
+            len(used), 0, -1
+        )
+        behind = later[np.minimum(np.searchsorted(used, some), len(used) - 1)]
+        order = np.lexsort((behind, -scores[tied]), axis=-1)
+        rows[tied] = np.take_along_axis(some, order, axis=1)
+    return Ranking(rows=rows, scores=scores)
+
+
 def require_trec_identifier(identifier: str, *, what: str) -> None:
     """Refuses an identifier that a TREC run cannot hold.
 
@@ -114,37 +133,21 @@ def require_trec_identifier(identifier: str, *, what: str) -> None:
         )
 
 
-def strictly_decreasing(scores: Float32[np.ndarray, "Q K"]) -> Float32[np.ndarray, "Q K"]:
-    """Lowers tied scores by the smallest step that a 32-bit reader sees, so that the order of a row needs no tie-break.
-
-    Args:
-      scores: each row in descending order; -inf where nothing stands.
-    """
-    lowered = np.array(scores, dtype=np.float32)
-    for column in range(1, lowered.shape[1]):
-        above = lowered[:, column - 1]
-        step = np.minimum(np.nextafter(above, np.float32(-np.inf)), above - SMALLEST_STEP)
-        lowered[:, column] = np.minimum(lowered[:, column], step)
-    return lowered
-
-
 def write_run(
     path: Path,
     queries: Sequence[str],
     products: Sequence[str],
-    rows: Int[np.ndarray, "Q K"],
-    scores: Float32[np.ndarray, "Q K"],
+    ranking: Ranking,
     *,
     tag: str = "maxsearch",
 ) -> None:
-    """Writes a ranking as a TREC run that every reader puts in exactly this order.
+    """Writes a ranking as a TREC run, with its true scores.
 
     Args:
       path: the file; appears whole or not at all.
       queries: identifier per row of the ranking.
       products: identifier per product of the catalogue.
-      rows: catalogue positions, best first; -1 where nothing stands.
-      scores: in descending order. Ties are written as strictly decreasing (see `strictly_decreasing`).
+      ranking: in the order of `trec_order`, which is that of every reader.
       tag: the system's name in the run.
 
     Raises:
@@ -152,10 +155,10 @@ def write_run(
     """
     for query in queries:
         require_trec_identifier(query, what="query")
-    for row in np.unique(rows[rows >= 0]).tolist():
+    for row in np.unique(ranking.rows[ranking.rows >= 0]).tolist():
         require_trec_identifier(products[row], what="product")
     lines = []
-    for query, ranked, values in zip(queries, rows.tolist(), strictly_decreasing(scores).tolist(), strict=True):
+    for query, ranked, values in zip(queries, ranking.rows.tolist(), ranking.scores.tolist(), strict=True):
         for rank, (row, score) in enumerate(zip(ranked, values, strict=True), start=1):
             if row < 0:
                 break

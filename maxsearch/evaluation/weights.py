@@ -1,13 +1,13 @@
 """How much title and image weigh in the product vectors, by an attribute of the catalogue such as its category."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from maxsearch.data.tables import column_names, suggestion
+from maxsearch.data.tables import Columns, column_names, several, suggestion
 from maxsearch.errors import UsageError
 
 
@@ -41,22 +41,23 @@ def weights_by(weights: Float[np.ndarray, "n 2"], values: Sequence[str]) -> list
     return [WeightRow(names[i], int(counts[i]), float(means[i, 0]), float(means[i, 1])) for i in order]
 
 
-def require_attribute(path: Path, columns: Mapping[str, str | Sequence[str]], attribute: str) -> None:
+def require_attribute(path: Path, columns: Columns, attribute: str, *, flag: str) -> None:
     """Checks before anything is embedded that a products file has the attribute, where the format names its columns.
 
     Args:
       path: the products file.
       columns: the column, or columns, of each product field, which are no attributes.
-      attribute: the column that `--weights-by` names.
+      attribute: the column that the flag names.
+      flag: for the messages ("--weights-by").
 
     Raises:
       UsageError: there is no such column, or it is a field of the product.
     """
-    taken = {column for value in columns.values() for column in ([value] if isinstance(value, str) else value)}
+    taken = {column for name in columns for column in several(columns, name)}
     names = column_names(path)
     if attribute in taken:
-        raise UsageError(f"--weights-by {attribute} is a field of the product and no attribute: name another column")
+        raise UsageError(f"{flag} {attribute} is a field of the product and no attribute: name another column")
     if names is not None and attribute not in names:
         raise UsageError(
-            f"--weights-by: the products file {path} has no column {attribute!r}: {suggestion(attribute, names)}"
+            f"{flag}: the products file {path} has no column {attribute!r}: {suggestion(attribute, names)}"
         )

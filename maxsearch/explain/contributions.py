@@ -15,6 +15,7 @@ from maxsearch.explain.model import ExplainedModel
 
 PARTS = ("title", "image", "visual words")
 TOGETHER = "together"
+MOST_QUERY_WORDS = 24  # the last words of a longer query are not explained
 COALITIONS = 4  # products to embed at once: few shapes compile
 LEAST_SUM = 1e-6  # below this, what a part's vector adds is rounding
 
@@ -84,9 +85,11 @@ def query_words(model: ExplainedModel, query: str, product: Float32[np.ndarray, 
     words = query.split()
     if len(words) == 1:
         return (QueryWord(words[0], None),)
-    shorter = [" ".join(words[:place] + words[place + 1 :]) for place in range(len(words))]
+    tried = words[:MOST_QUERY_WORDS]
+    shorter = [" ".join(words[:place] + words[place + 1 :]) for place in range(len(tried))]
     whole, *scores = (model.encode_queries([query, *shorter]) @ product).tolist()
-    return tuple(QueryWord(word, whole - score) for word, score in zip(words, scores, strict=True))
+    effects = [whole - score for score in scores] + [None] * (len(words) - len(tried))
+    return tuple(QueryWord(word, effect) for word, effect in zip(words, effects, strict=True))
 
 
 def distinct(words: Sequence[str]) -> list[str]:

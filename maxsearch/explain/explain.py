@@ -8,14 +8,21 @@ from jaxtyping import Float32
 from maxsearch.data.keywords import STOP_WORDS, stem, words_of
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.explain.contributions import ProductSide, contributions, distinct, product_side, query_words
+from maxsearch.explain.contributions import (
+    MOST_QUERY_WORDS,
+    ProductSide,
+    contributions,
+    distinct,
+    product_side,
+    query_words,
+)
 from maxsearch.explain.explanation import Explanation, HeatMap, MapKind
 from maxsearch.explain.maps import Occlusion, Reading, as_grid, best_words, occlusion, reading
 from maxsearch.explain.model import ExplainedModel
 
 SEEN_WORDS = 6
 FELT = 0.1  # of the largest loss: a smaller one does not name a place
-MOST_QUERY_WORDS = 24  # a longer query has no maps for its last words
+MOST_KEYWORDS = 1024  # that cells without an aligner choose their words from
 
 
 def explain(model: ExplainedModel, query: str, product: Product) -> Explanation:
@@ -128,8 +135,9 @@ def _patch_words(
     """
     if read is not None:
         return best_words(read.cosines, read.words)
-    words = list(model.lexicon.words) if model.lexicon else distinct(texts)
+    words = list(model.lexicon.words[:MOST_KEYWORDS]) if model.lexicon else distinct(texts)
     if not words:
         return ()
     lost = np.moveaxis(hidden.maps(model.encode_queries(words)), 0, -1)
-    return best_words(lost, words, least=max(FELT * float(lost.max()), 0.0))
+    top = float(lost.max())
+    return best_words(lost, words, least=FELT * top if top > 0 else np.inf)

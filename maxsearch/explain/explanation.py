@@ -39,7 +39,7 @@ class QueryWord:
 
     Attributes:
       word: between spaces.
-      effect: how much of the score is lost when it is left out; None for the only word.
+      effect: how much of the score is lost when it is left out; None for the only word, and behind the 24th.
     """
 
     word: str

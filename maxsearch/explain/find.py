@@ -42,7 +42,8 @@ def find_products(
         if isinstance(cells, BadRecord) or column is None:
             continue
         product_id = cell_text(cells.get(column))
-        ids.append(product_id)
+        if len(ids) < COMPARED:
+            ids.append(product_id)
         if product_id not in missing:
             continue
         missing.discard(product_id)
@@ -63,7 +64,7 @@ def find_products(
 
 def near(wanted: str, ids: Sequence[str]) -> str:
     """What may have been meant by an id that is not there."""
-    close = difflib.get_close_matches(wanted, ids[:COMPARED], n=3, cutoff=0.5) or ids[:3]
+    close = difflib.get_close_matches(wanted, ids, n=3, cutoff=0.5) or ids[:3]
     return f"did you mean {' or '.join(map(repr, close))}?" if close else "it has no rows"
 
 

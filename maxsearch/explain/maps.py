@@ -54,8 +54,7 @@ def occlusion(model: ExplainedModel, product: Product) -> Occlusion:
     size, patch = model.config.model.image.size, model.config.model.image.patch
     rows, columns = cells_of(size, patch)
     own = eval_image(product.image, size)
-    border = np.concatenate([own[0], own[-1], own[:, 0], own[:, -1]])
-    paint = np.median(border, axis=0).astype(np.uint8)
+    paint = border_colour(own)
     silent = without_title(product)
     whole = next(iter(model.encode_products([silent], COALITIONS))).p
     return Occlusion(rows, columns, whole - model.encode_painted(silent, painted(own, paint, rows, columns)))
@@ -67,6 +66,12 @@ def cells_of(size: tuple[int, int], patch: int) -> tuple[int, int]:
     while (size[0] // cell) * (size[1] // cell) > MOST_CELLS:
         cell *= 2
     return max(size[0] // cell, 1), max(size[1] // cell, 1)
+
+
+def border_colour(picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, " 3"]:
+    """The median colour of a picture's outermost pixels."""
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    return np.median(border, axis=0).astype(np.uint8)
 
 
 def painted(

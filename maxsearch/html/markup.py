@@ -35,8 +35,8 @@ def table(corner: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequen
     )
 
 
-def thumbnail(data: bytes | None, title: str) -> str:
-    """A picture, scaled down, inside the page."""
+def thumbnail(data: bytes | None, title: str, *, lazy: bool = True) -> str:
+    """A picture, scaled down, inside the page; a `lazy` one is decoded when it comes into view, as paper never does."""
     try:
         if data is None:
             return '<div class="none">no image</div>'
@@ -45,7 +45,8 @@ def thumbnail(data: bytes | None, title: str) -> str:
         return '<div class="none">unreadable</div>'
     encoded = base64.b64encode(small).decode("ascii")
     alt = text(short(title), isolate=False)
-    return f'<img class="thumb" loading="lazy" alt="{alt}" src="data:image/jpeg;base64,{encoded}">'
+    loading = ' loading="lazy"' if lazy else ""
+    return f'<img class="thumb"{loading} alt="{alt}" src="data:image/jpeg;base64,{encoded}">'
 
 
 def mini(product: Product) -> str:

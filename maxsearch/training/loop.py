@@ -29,6 +29,7 @@ from maxsearch.training.alignment import aligned_params
 from maxsearch.training.bucketing import read_buckets, settle_lengths, text_encoders, told
 from maxsearch.training.budget import make_budget
 from maxsearch.training.checkpoint import Checkpoints, has_checkpoint
+from maxsearch.training.environment import note_process
 from maxsearch.training.goodput import Clock, read_lines
 from maxsearch.training.metrics import Display, MetricWriter
 from maxsearch.training.mixing import open_mixture, progress_of
@@ -40,6 +41,7 @@ from maxsearch.training.run_folder import (
     TOKENIZER,
     alone,
     read_lexicon,
+    record_data,
     settle_config,
     settle_lexicon,
     settle_tokenizer,
@@ -167,6 +169,7 @@ def train(
         fresh = from_leader(lambda: not has_checkpoint(run))
         origin = read_origin(init_from, config, mesh) if init_from is not None and fresh else None
         from_leader(lambda: settle(run, config, source))
+        from_leader(lambda: record_data(run, (data,) if isinstance(data, str) else data))
         tokenizer, lexicon = load_tokenizer(run / TOKENIZER), read_lexicon(run, config)
         buckets = read_buckets(run, config, source)
         stream = open_stream(source, tokenizer, config, lexicon, buckets)
@@ -203,6 +206,7 @@ def train(
         words = token_rows(lexicon, tokenizer, config.model.keywords) if lexicon else ()
         writer = MetricWriter(run, resumed_from or 0) if leads() else None
         if writer:
+            note_process(run, resumed_from or 0, source.fingerprint)
             cleanup.callback(writer.close)
         return Run(
             config=config,

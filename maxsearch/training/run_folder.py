@@ -1,10 +1,10 @@
 """The run folder: resolved config, tokenizer, keywords, and the rules for continuing what stands there.
 
-RUN/config.json, RUN/tokenizer/, RUN/keywords.json, RUN/lengths/, RUN/origin.json, RUN/checkpoints/STEP/,
-RUN/metrics.jsonl, RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
+RUN/config.json, RUN/data.json, RUN/tokenizer/, RUN/keywords.json, RUN/lengths/, RUN/origin.json, RUN/environment.json,
+RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from maxsearch.config import Config
 from maxsearch.data.keywords import KEYWORDS, Lexicon
+from maxsearch.data.prepared_table import is_prepared
 from maxsearch.data.sources import ExampleSource
 from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokenizer
 from maxsearch.data.tokens.encoder import table_of
@@ -22,9 +23,11 @@ from maxsearch.training.checkpoint import FOLDER, has_checkpoint
 from maxsearch.training.goodput import GOODPUT
 
 CONFIG = "config.json"
+DATA = "data.json"
 TOKENIZER = "tokenizer"
 LENGTHS = "lengths"
 ORIGIN = "origin.json"
+ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
@@ -57,7 +60,8 @@ def require_run_folder(run: Path) -> None:
     if not run.exists() or ((run / CONFIG).exists() and has_checkpoint(run)):
         return
     # Of a run that was broken off early some parts may stand there, and hidden drafts of files.
-    parts = {CONFIG, TOKENIZER, KEYWORDS, LENGTHS, ORIGIN, FOLDER, METRICS, TENSORBOARD, GOODPUT, PROFILE}
+    settings = {CONFIG, DATA, TOKENIZER, KEYWORDS, LENGTHS, ORIGIN, ENVIRONMENT}
+    parts = {*settings, FOLDER, METRICS, TENSORBOARD, GOODPUT, PROFILE}
     if not run.is_dir() or any(path.name not in parts and path.name[0] != "." for path in run.iterdir()):
         raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
 
@@ -72,6 +76,31 @@ def alone(run: Path) -> Iterator[None]:
     require_run_folder(run)
     with locked(run, flag="--run"):
         yield
+
+
+def record_data(run: Path, data: Sequence[str]) -> None:
+    """Writes RUN/data.json: what `train --data` was given, with folders as absolute paths."""
+    places = []
+    for entry in data:
+        name, named, place = entry.rpartition("=")
+        places.append(f"{name}{named}{Path(place).absolute() if Path(place).is_dir() else place}")
+    write_json(run / DATA, {"data": places})
+
+
+def training_data(run: Path) -> Path | None:
+    """The prepared folder that a run learned from; None when there were several, or it is not there any more.
+
+    Raises:
+      MaxsearchError: RUN/data.json is broken.
+    """
+    if not (run / DATA).is_file():
+        return None
+    value = read_json(run / DATA, what="record of the training data", remedy="remove it, or name the data")
+    places = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(places, list) or len(places) != 1 or not isinstance(places[0], str):
+        return None
+    folder = Path(places[0].rpartition("=")[2])
+    return folder if is_prepared(folder) else None
 
 
 def settle_config(run: Path, config: Config) -> None:

@@ -1,0 +1,1 @@
+"""What a model is compared with: each a ranker that sees the catalogue once, in order; `spec` makes them."""
