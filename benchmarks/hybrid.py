@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from maxsearch.encode import Encoder
+from maxsearch.evaluation.bootstrap import bootstrap
 from maxsearch.evaluation.comparison import paired_differences
 from maxsearch.evaluation.judgments import read_qrels, read_queries
-from maxsearch.evaluation.metrics import Relevance, bootstrap, score
+from maxsearch.evaluation.metrics import Relevance, score
 from maxsearch.serving.catalogue import catalogue
 from maxsearch.serving.filters.columns import Columns
 from maxsearch.serving.filters.masks import MaskCache

@@ -3,8 +3,8 @@
     maxsearch serve --store STORE --model MODEL --port 8080
     python benchmarks/load.py http://127.0.0.1:8080 --queries queries.csv --rates 50 100 200 --seconds 60
 
-Requests are due at fixed times whether or not earlier ones are answered, and latency counts from when a request was due:
-a service that falls behind cannot hide it. One JSON line per rate. With --changes N, N products are upserted, in groups
+Requests are due at fixed times whether or not earlier ones are answered, and latency counts from when one was due: a
+service that falls behind cannot hide it. One JSON line per rate. With --changes N, N products are upserted, in groups
 of 20, while the second rate runs, and every answer is checked to name one generation and products without repeats.
 """
 

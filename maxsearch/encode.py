@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Bool, Float32, Int, UInt8
 from transformers import PreTrainedTokenizerFast
 
-from maxsearch import model_files
+from maxsearch import inputs, model_files
 from maxsearch.config import Config, MeshConfig
 from maxsearch.data.keywords import KEYWORDS, Lexicon, token_rows
 from maxsearch.data.layout import Layout
@@ -246,7 +246,7 @@ class Encoder:
           pixels: of the model's size.
           batch_size: how many at once.
         """
-        own = pixels_of(product, self.config.model.images, self.config.model.image.size)
+        own = inputs.pixels(product, self.config.model.images, self.config.model.image.size)
         vectors = []
         for start in range(0, len(pixels), batch_size):
             shown = np.repeat(own[None], len(pixels[start : start + batch_size]), axis=0)

@@ -74,7 +74,8 @@ class Export:
 
     def ndcg(self, encoder: Any) -> float:
         """The mean nDCG@10 of a model."""
-        from maxsearch.evaluation.evaluate import EvaluateOptions, evaluate
+        from maxsearch.evaluation.evaluate import evaluate
+        from maxsearch.evaluation.options import EvaluateOptions
         from maxsearch.progress import Progress
 
         assert self.products is not None and self.queries is not None and self.qrels is not None
@@ -85,8 +86,11 @@ class Export:
             columns=columns_of(self.map),
             image_dir=self.image_dir,
             parts=False,
+            baselines=(),
         )
-        return evaluate(options, encoder, Progress()).rows[0].metrics["ndcg@10"].mean
+        found = evaluate(options, encoder, Progress()).rows[0].metrics["ndcg@10"]
+        assert found is not None
+        return found.mean
 
 
 def said(manifest: dict[str, Any]) -> str:

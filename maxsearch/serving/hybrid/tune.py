@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from maxsearch.errors import UsageError
+from maxsearch.evaluation.bootstrap import RESAMPLES
 from maxsearch.evaluation.comparison import Difference, paired_differences
-from maxsearch.evaluation.metrics import RESAMPLES, Relevance, score
+from maxsearch.evaluation.metrics import Relevance, score
 from maxsearch.serving.hybrid.fuse import order, weighted
 
 METRIC = "ndcg@10"
