@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from maxsearch.serving.index import IndexOptions, open_index, write_index
+from maxsearch.serving.index import IndexOptions, open_index
+from maxsearch.serving.index_writing import write_index
 from maxsearch.serving.items import Item, items_table
 from maxsearch.serving.nearest import ExactNearest
 from maxsearch.serving.recall import recall_of

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.index import drawn
-from maxsearch.serving.index import IndexOptions, write_index
+from maxsearch.serving.index import IndexOptions
+from maxsearch.serving.index_writing import write_index
 from maxsearch.serving.items import Item, items_table
 from maxsearch.serving.store.generations import StoreFolder
 from maxsearch.serving.store.store import Store

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.serving import index as index_module
+from maxsearch.serving import index_writing
 from maxsearch.serving import nearest as nearest_module
 from maxsearch.serving.build import build_index
 from maxsearch.serving.index import IndexOptions, open_index
@@ -181,7 +181,7 @@ def test_scann_refuses_a_catalogue_that_is_too_small(tmp_path: Path) -> None:
 def test_without_scann_auto_is_exact_and_asking_for_it_fails_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "EXACT_BELOW", 3)
+    monkeypatch.setattr(index_writing, "EXACT_BELOW", 3)
     manifest = build_index(FakeEncoder.make(), CATALOGUE, tmp_path / "index")
     assert manifest["index"]["kind"] == "exact"
 
@@ -328,7 +328,7 @@ def test_scann_index_moves_holds_no_pickle_and_shares_its_vectors(scann_index: P
 
 @needs_scann
 def test_auto_takes_scann_for_large_catalogues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "EXACT_BELOW", 1200)
+    monkeypatch.setattr(index_writing, "EXACT_BELOW", 1200)
     kinds = [build_index(FakeEncoder.make(), many(n), tmp_path / str(n))["index"]["kind"] for n in (1199, 1200)]
     assert kinds == ["exact", "scann"]
 

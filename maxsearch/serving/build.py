@@ -15,7 +15,8 @@ from maxsearch.manifest import require_replaceable
 from maxsearch.progress import Progress
 from maxsearch.serving.embedding import Embedded, Share, embed
 from maxsearch.serving.encoder import EmbeddingModel
-from maxsearch.serving.index import INDEX, IndexOptions, write_index
+from maxsearch.serving.index import INDEX, IndexOptions
+from maxsearch.serving.index_writing import write_index
 from maxsearch.serving.items import Items
 from maxsearch.serving.vectors import VectorWriter
 

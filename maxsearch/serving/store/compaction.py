@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maxsearch.errors import MaxsearchError
-from maxsearch.serving.index import write_index
+from maxsearch.serving.index_writing import write_index
 from maxsearch.serving.items import items_table
 from maxsearch.serving.pictures import packed
 from maxsearch.serving.scann_index import MIN_ITEMS
