@@ -147,7 +147,7 @@ def test_more_like_this_pins_boosts_and_variants(engine: StoreEngine) -> None:
         ({"boosts": [{"filter": None}]}, "boosts"),
         ({"cursor": "x"}, "no cursor that a search returned"),
         ({"rerank": 5}, "no matching head"),
-        ({"pins": {"p1": 1, "p2": 1}}, "one rank"),
+        ({"pins": {"p1": 1, "p2": 1}}, "pins"),
         ({"hybrid": Hybrid(dense=0.0, lexical=0.0)}, "both 0"),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from maxsearch.errors import UsageError
 from maxsearch.evaluation.rerank import PairEncoder
@@ -14,10 +14,11 @@ from maxsearch.serving.filters.boosts import parse_boosts
 from maxsearch.serving.filters.cursors import decode_cursor, request_digest
 from maxsearch.serving.filters.facets import FacetCounts, count_facets, parse_facets
 from maxsearch.serving.filters.masks import MaskCache, Selection
-from maxsearch.serving.filters.pages import Entry, Page, Paging, Pin, first_page, page
+from maxsearch.serving.filters.pages import Entry, Page, Paging, first_page, page, parse_pins
 from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.filters.planner import Plan, Ranking
 from maxsearch.serving.filters.segments import locate
+from maxsearch.serving.hybrid.match import matching
 from maxsearch.serving.hybrid.ranking import Fusion, HybridPlan, HybridRanking, HybridSettings
 from maxsearch.serving.hybrid.refine import RefineSettings
 from maxsearch.serving.shop.answer import Answer, Found, Wanted
@@ -51,7 +52,8 @@ def answer(
     start = first_page(name, request)
     if wanted.cursor is not None:
         start = decode_cursor(wanted.cursor, generation=name, request=request)
-    paging = Paging(wanted.k, collapse=wanted.collapse, pins=pins_of(wanted, view, plan))
+    pins = [{"product_id": product_id, "rank": rank} for product_id, rank in wanted.pins.items()]
+    paging = Paging(wanted.k, collapse=wanted.collapse, pins=parse_pins(pins or None, view.snapshot.row, plan.kept))
     hybrid = hybrid_plan(plan, view, wanted, model)
     rank = plan.ranking if hybrid is None else hybrid.ranking
     shown, ranking = page(rank, plan.segments, plan.selections, paging, start)
@@ -86,18 +88,6 @@ def without(plan: Plan, view: View, product_ids: frozenset[str]) -> Plan:
     return replace(plan, selections=tuple(Selection(mask) for mask in masks))
 
 
-def pins_of(wanted: Wanted, view: View, plan: Plan) -> tuple[Pin, ...]:
-    """The pinned products that there are and that the filter keeps.
-
-    Raises:
-      UsageError: two are pinned to one rank.
-    """
-    if len(set(wanted.pins.values())) < len(wanted.pins):
-        raise UsageError("pins: two products are pinned to one rank: give each a rank of its own")
-    places = sorted((rank, view.snapshot.row(product_id)) for product_id, rank in wanted.pins.items())
-    return tuple(Pin(rank, row) for rank, row in places if row is not None and plan.kept(row))
-
-
 def hybrid_plan(plan: Plan, view: View, wanted: Wanted, model: EmbeddingModel) -> HybridPlan | None:
     """The hybrid search that is asked for; None ranks by vectors alone.
 
@@ -114,17 +104,12 @@ def hybrid_plan(plan: Plan, view: View, wanted: Wanted, model: EmbeddingModel) -
         if total <= 0:
             raise UsageError("hybrid: the weights dense and lexical are both 0: give one of them a weight")
         settings = replace(settings, fusion=FUSIONS[wanted.hybrid.method], weight=wanted.hybrid.dense / total)
-    matching = None
+    match = None
     if wanted.rerank:
         if not isinstance(model, PairEncoder) or not model.matches:
             raise UsageError("rerank: this model has no matching head: train one with --loss.matching above 0")
-        pairs = model
-
-        def matching(rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-            products = view.products(rows.tolist())
-            return pairs.match([wanted.text], products, np.array([(0, place) for place in range(len(products))]))
-
-    return HybridPlan(plan, view.legs, view.words(wanted.text), settings, matching)
+        match = matching(model, wanted.text, view.products)
+    return HybridPlan(plan, view.legs, view.words(wanted.text), settings, match)
 
 
 def found(shown: Page, ranking: Ranking | HybridRanking, view: View) -> list[Found]:
