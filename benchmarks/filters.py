@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from maxsearch.manifest import MANIFEST
 from maxsearch.serving.filters.columns import VARIANT, Columns
 from maxsearch.serving.filters.costs import measure
 from maxsearch.serving.filters.facets import Facet, count_facets
@@ -29,8 +30,10 @@ from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.filters.planner import Plan
 from maxsearch.serving.filters.segments import Segment
 from maxsearch.serving.filters.vector_table import ArrayVectors
-from maxsearch.serving.nearest import ExactNearest, Nearest
-from maxsearch.serving.scann_index import ScannSettings, build_scann, open_scann
+from maxsearch.serving.index import IndexOptions, open_index
+from maxsearch.serving.index_writing import write_index
+from maxsearch.serving.items import Item, items_table
+from maxsearch.serving.nearest import Nearest
 
 SHARES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 CLUSTERS, NOISE = 2000, 0.9
@@ -143,19 +146,15 @@ def clustered(count: int, dim: int, seed: int) -> np.ndarray:
 
 
 def index(folder: Path, rows: int, dim: int) -> tuple[np.ndarray, Nearest]:
-    settings = folder / "settings.json"
-    if not settings.exists():
-        (folder / "scann").mkdir(parents=True, exist_ok=True)
-        vectors = clustered(rows, dim, seed=1)
-        np.save(folder / "vectors.npy", vectors)
-        probes = clustered(100, dim, seed=3)
-        chosen = build_scann(
-            vectors, folder / "scann", folder / "vectors.npy", queries=probes, exact=ExactNearest(vectors)
-        )
-        settings.write_text(json.dumps(asdict(chosen)))
-    chosen = ScannSettings(**json.loads(settings.read_text()))
-    print(json.dumps({"benchmark": "index", "rows": rows, "dim": dim, **asdict(chosen)}), flush=True)
-    return np.load(folder / "vectors.npy"), open_scann(folder / "scann", chosen)
+    if not (folder / MANIFEST).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "source.npy", clustered(rows, dim, seed=1))
+        items = items_table(Item(str(row), "", "", {}) for row in range(rows))
+        options = IndexOptions("scann", lexical=False)
+        write_index(folder, [items], folder / "source.npy", clustered(100, dim, seed=3), "f" * 64, options)
+    opened = open_index(folder, checksums=False)
+    print(json.dumps({"benchmark": "index", "rows": rows, "dim": dim, **opened.manifest["recall"]}), flush=True)
+    return opened.vectors.codes, opened.nearest
 
 
 def made_up_columns(rows: int) -> Columns:

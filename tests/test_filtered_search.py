@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maxsearch.data.records import Product
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.boosts import FieldBoost, FilterBoost, parse_boosts
 from maxsearch.serving.filters.columns import Columns
@@ -20,8 +21,10 @@ from maxsearch.serving.filters.planner import Plan, own_scores
 from maxsearch.serving.filters.segments import Segment, locate
 from maxsearch.serving.filters.tree import In, Range
 from maxsearch.serving.filters.vector_table import ArrayVectors
+from maxsearch.serving.index import IndexOptions, open_index
+from maxsearch.serving.index_writing import write_index
+from maxsearch.serving.items import items_table
 from maxsearch.serving.nearest import ExactNearest, Rows, Scores
-from maxsearch.serving.scann_index import build_scann, open_scann
 from tests.filter_fakes import (
     CHEAP_FETCH,
     CHEAP_SCAN,
@@ -247,11 +250,13 @@ def test_recall_is_kept_at_every_selectivity(tmp_path: Any) -> None:
     centres = rng.normal(size=(200, dim))
     cluster = rng.integers(200, size=count)
     data = unit(centres[cluster] + 0.7 * rng.normal(size=(count, dim)))
+    queries = unit(centres[rng.integers(200, size=40)] + 0.7 * rng.normal(size=(40, dim)))
     np.save(tmp_path / "vectors.npy", data)
-    (tmp_path / "scann").mkdir()
-    exact, queries = ExactNearest(data), unit(centres[rng.integers(200, size=40)] + 0.7 * rng.normal(size=(40, dim)))
-    chosen = build_scann(data, tmp_path / "scann", tmp_path / "vectors.npy", queries=data[:100], exact=exact)
-    scann = open_scann(tmp_path / "scann", chosen)
+    (tmp_path / "index").mkdir()
+    items = items_table(Product(str(row), "") for row in range(count))
+    options = IndexOptions("scann", lexical=False)
+    write_index(tmp_path / "index", [items], tmp_path / "vectors.npy", data[:100], "f" * 64, options)
+    scann = open_index(tmp_path / "index", checksums=False).nearest
     cells = [
         {"price": str(price), "stock": str(of)}
         for price, of in zip(rng.permutation(count).tolist(), cluster.tolist(), strict=True)

@@ -17,7 +17,7 @@ from maxsearch.serving.filters.kinds import Kind, infer_kind, parse_schema
 from maxsearch.serving.filters.masks import MaskCache, matches
 from maxsearch.serving.filters.parse import Limits, parse_filter
 from maxsearch.serving.filters.tree import And, Exists, In, Not, Or, Prefix, Range, without_field
-from maxsearch.serving.items import ItemsWriter
+from maxsearch.serving.items import items_table, write_items
 from tests.filter_fakes import CELLS, SCHEMA, attributes, columns, filters, truth
 
 ROWS = attributes(400, seed=0)
@@ -177,8 +177,7 @@ def test_a_schema_is_read_or_refused() -> None:
 
 
 def items(folder: Path, products: list[Product]) -> Path:
-    with ItemsWriter(folder / "items.parquet") as writer:
-        writer.extend(products)
+    write_items(folder / "items.parquet", [items_table(products)])
     return folder / "items.parquet"
 
 
@@ -224,12 +223,14 @@ def test_columns_are_read_back_as_they_were(tmp_path: Path, count: int) -> None:
 
 
 def test_prepared_columns_make_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = (In("tags", ("sale",)), Range("price", 0.0, 9.5), Prefix("category", ("A", "B")), In("stock", (1,)))
+    expected = [matches(node, COLUMNS)[:50] for node in nodes]
     found = columns(ROWS[:50])
     found.prepare()
     for name in ("argsort", "cumsum"):
         monkeypatch.setattr(np, name, None)
-    for node in (In("tags", ("sale",)), Range("price", 0.0, 9.5), Prefix("category", ("A", "B")), In("stock", (1,))):
-        np.testing.assert_array_equal(matches(node, found), matches(node, COLUMNS)[:50])
+    for node, mask in zip(nodes, expected, strict=True):
+        np.testing.assert_array_equal(matches(node, found), mask)
 
 
 def test_damaged_columns_are_refused(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_index_folder_holds_vectors_items_and_the_models_fingerprint(tmp_path: P
     assert [(row["product_id"], row["title"], row["variant"]) for row in rows] == [
         (product.product_id, product.title, product.variant) for product in CATALOGUE
     ]
-    assert set(rows[0]) == {"product_id", "title", "variant", "attributes"}
+    assert set(rows[0]) == {"product_id", "title", "variant", "attributes", "texts"}
 
 
 def test_opened_index_gives_ids_and_items_by_row(tmp_path: Path) -> None:
