@@ -14,16 +14,21 @@ from maxsearch.serving.http.app import create_app
 from maxsearch.serving.http.keys import Keys
 from maxsearch.serving.http.options import ServeOptions
 from maxsearch.serving.http.server import bind
-from tests.serving_engine import FakeEngine
+from maxsearch.serving.shop.engine import StoreEngine
+from maxsearch.serving.store.publish import build_generation
+from tests.test_shop import ENCODER, products
 
 schemathesis = pytest.importorskip("schemathesis")
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def document() -> Iterator[Any]:
+def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    store = tmp_path_factory.mktemp("document") / "store"
+    build_generation(ENCODER, products(), store)
+    engine = StoreEngine.open(store, ENCODER)
     listening = bind("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(FakeEngine(), ServeOptions(), Keys()), log_level="warning")
+    config = uvicorn.Config(create_app(engine, ServeOptions(), Keys()), log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
@@ -48,7 +53,9 @@ def test_every_answer_is_documented_and_none_is_a_failure(document: Any, mode: A
     for operation in operations:
 
         @given(operation.as_strategy(generation_mode=mode))
-        @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @settings(
+            max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+        )
         def check(case: Any) -> None:
             # What the schema cannot say, such as that one of three fields is needed, is refused with 422.
             case.call_and_validate(excluded_checks=[positive_data_acceptance])
