@@ -13,6 +13,9 @@ from maxsearch.serving.http.keys import Keys
 from maxsearch.serving.http.options import ServeOptions
 from maxsearch.serving.shop.answer import Engine
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than the minute after which proxies commonly close theirs."""
+
 
 class Server(uvicorn.Server):
     """uvicorn's server; from the first signal on /readyz says no, so that a load balancer turns away."""
@@ -73,6 +76,7 @@ def serve(engine: Engine, options: ServeOptions, keys: Keys, announce: Callable[
         timeout_graceful_shutdown=int(options.drain_seconds) or None,
         server_header=False,
         backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE,
     )
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32
@@ -58,13 +59,11 @@ class View:
       snapshot: the state.
       generation: what was made of its index.
       segments: the generation's products, and those written since.
-      legs: the words of each; empty where the index keeps none.
     """
 
     snapshot: Snapshot
     generation: Generation
     segments: tuple[Segment, ...]
-    legs: tuple[LexicalLeg, ...]
 
     @classmethod
     def of(cls, snapshot: Snapshot, generation: Generation) -> "View":
@@ -80,7 +79,7 @@ class View:
             costs=generation.costs,
         )
         if not len(delta.vectors):
-            return cls(snapshot, generation, (base,), () if index.lexical is None else (index.lexical,))
+            return cls(snapshot, generation, (base,))
         items = [delta.item(row) for row in range(len(delta.vectors))]
         columns = Columns.of_attributes(
             [item.attributes for item in items], [item.variant for item in items], index.columns.kinds
@@ -93,11 +92,16 @@ class View:
             exact=True,
             alive=delta.live,
         )
-        legs: tuple[LexicalLeg, ...] = ()
-        if index.lexical is not None:
-            texts = [document(item.title, item.texts, {}, ()) for item in items]
-            legs = (index.lexical, LateLexical(index.lexical, texts))
-        return cls(snapshot, generation, (base, late), legs)
+        return cls(snapshot, generation, (base, late))
+
+    @cached_property
+    def legs(self) -> tuple[LexicalLeg, ...]:
+        """The words of each segment, read when a search first asks for them; empty where the index keeps none."""
+        built, delta = self.snapshot.index.lexical, self.snapshot.delta
+        if built is None or len(self.segments) == 1:
+            return () if built is None else (built,)
+        items = (delta.item(row) for row in range(len(delta.vectors)))
+        return built, LateLexical(built, [document(item.title, item.texts, {}, ()) for item in items])
 
     @property
     def kinds(self) -> dict[str, Kind]:
