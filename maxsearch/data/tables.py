@@ -38,6 +38,36 @@ def read_table(path: TableSource, *, what: str) -> Iterator[tuple[int, dict[str,
         yield row, cells
 
 
+def read_fields(
+    path: TableSource, fields: Sequence[str], columns: Columns, *, what: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Streams the texts of some columns of a table whose every row must be sound.
+
+    Args:
+      path: a table in any form that `table_at` takes.
+      fields: what is read, by the names that their columns have unless `columns` names others.
+      columns: column per field (`--map`).
+      what: the file's role in words, for the messages.
+
+    Yields:
+      where the row stands, for messages ("row 3 of the pairs file ..."), and the text of each field.
+
+    Raises:
+      UsageError: there is no such file, or a column is missing.
+      MaxsearchError: the file, a row or a cell is malformed.
+    """
+    table = table_at(path, what)
+    wanted = {name: single(columns, name) or name for name in fields}
+    require_columns(columns_until(table, list(wanted.values()), what=what), wanted, table, what)
+    for row, cells in read_table(table, what=what):
+        place = f"row {table.said(row)} of the {what} {path}"
+        try:
+            texts = [cell_text(cells.get(wanted[name])) for name in fields]
+        except BadRecord as bad:
+            raise MaxsearchError(f"{place} {bad.reason}: mend that row") from None
+        yield place, texts
+
+
 def read_rows(path: TableSource, *, what: str) -> Rows:
     """Streams a table as `read_table` does, but yields a BadRecord in place of a malformed row and goes on."""
     for row, cells in table_at(path, what).rows(what):

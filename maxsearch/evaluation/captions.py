@@ -18,8 +18,8 @@ from jaxtyping import Float32, Float64, Int, Int64
 
 from maxsearch.data.records import Product
 from maxsearch.data.table_files import Columns
-from maxsearch.data.table_parts import TableSource, table_at
-from maxsearch.data.tables import cell_text, columns_until, read_table, require_columns, single
+from maxsearch.data.table_parts import TableSource
+from maxsearch.data.tables import read_fields
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
@@ -86,16 +86,10 @@ def read_captions(path: TableSource, columns: Columns) -> Iterator[tuple[str, st
       UsageError: no such file, or a column is missing.
       MaxsearchError: a row is malformed, or names no picture.
     """
-    table = table_at(path, CAPTIONS)
-    wanted = {name: single(columns, name) or name for name in FIELDS}
-    require_columns(columns_until(table, list(wanted.values()), what=CAPTIONS), wanted, table, CAPTIONS)
-    for row, cells in read_table(table, what=CAPTIONS):
-        image_id = cell_text(cells.get(wanted["image_id"]))
+    for place, (image_id, caption) in read_fields(path, FIELDS, columns, what=CAPTIONS):
         if not image_id:
-            raise MaxsearchError(
-                f"row {table.said(row)} of the {CAPTIONS} {path} names no picture: fill in its image_id"
-            )
-        yield image_id, " ".join(cell_text(cells.get(wanted["caption"])).split())
+            raise MaxsearchError(f"{place} names no picture: fill in its image_id")
+        yield image_id, " ".join(caption.split())
 
 
 def evaluate_captions(

@@ -20,16 +20,7 @@ from jaxtyping import Int, Int64
 from maxsearch.data.catalogue import product_columns
 from maxsearch.data.table_files import Columns
 from maxsearch.data.table_parts import TableSource, table_at
-from maxsearch.data.tables import (
-    cell_text,
-    column_names,
-    columns_until,
-    read_table,
-    require_columns,
-    several,
-    single,
-    suggestion,
-)
+from maxsearch.data.tables import column_names, read_fields, several, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval
@@ -103,13 +94,9 @@ def read_pairs(path: TableSource, columns: Columns) -> Iterator[tuple[str, str]]
       UsageError: no such file, or a column is missing.
       MaxsearchError: a row is malformed, or lacks an identifier.
     """
-    table = table_at(path, PAIRS)
-    wanted = {name: single(columns, name) or name for name in FIELDS}
-    require_columns(columns_until(table, list(wanted.values()), what=PAIRS), wanted, table, PAIRS)
-    for row, cells in read_table(table, what=PAIRS):
-        left, right = (cell_text(cells.get(wanted[name])) for name in FIELDS)
+    for place, (left, right) in read_fields(path, FIELDS, columns, what=PAIRS):
         if not left or not right:
-            raise MaxsearchError(f"row {table.said(row)} of the {PAIRS} {path} lacks an identifier: fill it in")
+            raise MaxsearchError(f"{place} lacks an identifier: fill it in")
         yield left, right
 
 
