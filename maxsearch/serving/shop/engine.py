@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +182,7 @@ class StoreEngine:
                 snapshot.index.require_model(self._model.fingerprint)
                 self._view = View.of(snapshot, Generation.of(snapshot))
             else:
-                self._view = View.of(snapshot, replace(view.generation, name=snapshot.generation))
+                self._view = View.of(snapshot, view.generation)
 
 
 def row_of(view: View, product_id: str) -> int:
