@@ -1,21 +1,17 @@
 """OpenAPI's document against what the service does with whatever a caller may send."""
 
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 
 from maxsearch.serving.http.app import create_app
 from maxsearch.serving.http.keys import Keys
 from maxsearch.serving.http.options import ServeOptions
-from maxsearch.serving.http.server import bind
 from maxsearch.serving.shop.engine import StoreEngine
 from maxsearch.serving.store.publish import build_generation
+from tests.running import running
 from tests.test_shop import ENCODER, products
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -27,23 +23,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     store = tmp_path_factory.mktemp("document") / "store"
     build_generation(ENCODER, products(), store)
     engine = StoreEngine.open(store, ENCODER)
-    listening = bind("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(engine, ServeOptions(), Keys()), log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    for _ in range(500):
-        try:
-            if httpx.get(f"{address}/readyz").status_code == 200:
-                break
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.02)
-    yield schemathesis.openapi.from_url(f"{address}/openapi.json")
-    server.should_exit = True
-    thread.join()
-    listening.close()
+    with running(create_app(engine, ServeOptions(), Keys())) as address:
+        yield schemathesis.openapi.from_url(f"{address}openapi.json")
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))

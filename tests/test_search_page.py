@@ -1,23 +1,20 @@
 """The search page in a browser: search, filter, picture, "why", keys, keyboard."""
 
 import io
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from PIL import Image, ImageDraw
 
 from maxsearch.data.records import Product
 from maxsearch.serving.http.app import create_app
 from maxsearch.serving.http.keys import Keys
 from maxsearch.serving.http.options import ServeOptions
-from maxsearch.serving.http.server import bind
 from tests.browser import DESKTOP, PHONE, Shown, shown
+from tests.running import running
 from tests.serving_engine import FakeEngine
 
 COLOURS = ("red", "navy", "olive", "black")
@@ -49,33 +46,13 @@ def catalogue() -> list[Product]:
     ]
 
 
-@contextmanager
-def running(keys: Keys) -> Iterator[str]:
-    listening = bind("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(FakeEngine(catalogue()), ServeOptions(), keys), log_level="warning")
-    )
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    for _ in range(500):
-        try:
-            if httpx.get(f"{address}readyz").status_code == 200:
-                break
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.02)
-    try:
-        yield address
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+def app(keys: Keys) -> FastAPI:
+    return create_app(FakeEngine(catalogue()), ServeOptions(), keys)
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running(Keys()) as address:
+    with running(app(Keys())) as address:
         yield address
 
 
@@ -158,7 +135,7 @@ def test_more_like_this_and_strangers_texts(address: str) -> None:
 
 def test_a_service_with_keys_asks_for_one() -> None:
     key = "r" * 32
-    with running(Keys.read(None, {"MAXSEARCH_READ_KEY": key})) as address, shown(address) as one:
+    with running(app(Keys.read(None, {"MAXSEARCH_READ_KEY": key}))) as address, shown(address) as one:
         one.page.wait_for_selector("#key:not([hidden])")
         one.page.fill("#keyValue", key)
         one.page.click("#keySave")
