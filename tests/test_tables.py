@@ -18,6 +18,7 @@ from maxsearch.data.tables import (
     column_names,
     columns_until,
     parse_mapping,
+    read_fields,
     read_rows,
     read_table,
     row_count,
@@ -261,3 +262,12 @@ def test_parse_mapping() -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             parse_mapping(pairs, fields)
+
+
+def test_named_fields_are_read_and_a_malformed_cell_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"from": [b"a", b"\xff"], "right_id": [7, 8]}), path)
+    rows = read_fields(path, ("left_id", "right_id"), {"left_id": "from"}, what="pairs file")
+    assert next(rows)[1] == ["a", "7"]
+    with pytest.raises(MaxsearchError, match=r"^row 2 of the pairs file .* holds bytes .*: mend that row$"):
+        next(rows)
