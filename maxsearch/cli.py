@@ -18,7 +18,9 @@ from tyro.conf import subcommand
 from maxsearch import __version__
 from maxsearch.commands.ablate import Ablate
 from maxsearch.commands.captions import Captions
+from maxsearch.commands.completion import Completion
 from maxsearch.commands.data import Data
+from maxsearch.commands.doctor import Doctor
 from maxsearch.commands.embed import Embed
 from maxsearch.commands.evaluate import Evaluate
 from maxsearch.commands.explain import Explain
@@ -62,6 +64,8 @@ COMMANDS: dict[str, Any] = {
     "index": Index,
     "search": Search,
     "serve": Serve,
+    "doctor": Doctor,
+    "completion": Completion,
 }
 OF_PRESETS = ("train", "plan")
 

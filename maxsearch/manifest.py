@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from maxsearch import __version__
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import read_json, sha256_of, write_json
 
@@ -36,10 +36,7 @@ class FolderKind:
 
 def created_by() -> str:
     """The program and its version, as manifests record it."""
-    try:
-        return f"maxsearch {version('maxsearch')}"
-    except PackageNotFoundError:
-        return "maxsearch from a source folder"
+    return f"maxsearch {__version__}"
 
 
 def write_manifest(folder: Path, kind: FolderKind, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from maxsearch import cli
+from maxsearch import __version__, cli
 from maxsearch.cli import COMMANDS, main
 from maxsearch.encode import Encoder
 from tests import tiny
@@ -308,7 +308,7 @@ def test_flags_of_train_have_the_values_of_the_preset(capsys: pytest.CaptureFixt
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--version"])
-    assert capsys.readouterr().out == "maxsearch 0.1.0\n"
+    assert capsys.readouterr().out == f"maxsearch {__version__}\n"
 
 
 def test_help_loads_no_heavy_library() -> None:
