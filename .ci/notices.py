@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTICES = ROOT / "THIRD_PARTY_NOTICES.md"
-INTERNAL = {"dev", "peers", "docs"}  # for those who change maxsearch
+INTERNAL = {"dev", "docs", "peers"}  # for those who change maxsearch
 
 # SPDX identifiers of licences that may stand beside Apache-2.0 in a program that is passed on.
 COMPATIBLE = {
@@ -27,6 +27,7 @@ COMPATIBLE = {
 # Distributions that state their licence in words, and those that only extras need. From their own metadata.
 STATED = {
     "apache-beam": "Apache-2.0",
+    "gcsfs": "BSD-3-Clause",
     "grain": "Apache-2.0",
     "jaxtyping": "MIT",
     "matplotlib": "PSF-2.0",

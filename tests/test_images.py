@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maxsearch.data.images import MAX_PIXELS, ORIENTATION, decode_image, fit_image
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 

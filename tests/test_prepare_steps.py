@@ -10,7 +10,7 @@ from PIL import Image
 
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Interaction, Product
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.errors import UsageError
 from maxsearch.prepare.run import PrepareOptions, prepare
 from maxsearch.prepare.steps import Click, Rules, debiased, read_click, read_product, twin_key, variant_of

@@ -17,7 +17,7 @@ from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Product, pack_product, text_fields, unpack_product
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.stream import make_stream
-from maxsearch.data.tables import parse_mapping
+from maxsearch.data.tables.read import parse_mapping
 from maxsearch.data.tokenize import TextEncoder, train_tokenizer
 from maxsearch.data.transforms import Augment, eval_image
 from maxsearch.errors import UsageError

@@ -16,9 +16,9 @@ from PIL import Image
 from maxsearch.data.catalogue import read_products
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Interaction, Product
-from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import column_names, read_rows, read_table, row_count
+from maxsearch.data.tables.formats import BadRecord
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import column_names, read_rows, read_table, row_count
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.embedded import Catalogue, ProductsFile, usable
 from maxsearch.prepare.run import PrepareOptions, prepare

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maxsearch.data.table_formats import PARQUET_BATCH, BadRecord
-from maxsearch.data.tables import (
+from maxsearch.data.tables.formats import PARQUET_BATCH, BadRecord
+from maxsearch.data.tables.read import (
     cell_text,
     column_names,
     columns_until,

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.data.transforms import (
     WHOLE,
     Augment,

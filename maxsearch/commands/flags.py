@@ -64,6 +64,6 @@ def require_one_model(run: Path | None, model: Path | None, step: int | None, ou
 
 def columns_of(pairs: Sequence[str]) -> dict[str, str | tuple[str, ...]]:
     """The --map flag as a dict."""
-    from maxsearch.data.tables import parse_mapping
+    from maxsearch.data.tables.read import parse_mapping
 
     return parse_mapping(pairs, MAP_FIELDS)

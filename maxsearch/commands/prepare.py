@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from maxsearch.commands.flags import Mapping, OptionalInt, OptionalPath, columns_of, encoder_at
-from maxsearch.data.remote import is_url
+from maxsearch.data.tables.remote import is_url
 from maxsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Prepare:
         """The tables that the flags name."""
         from maxsearch.data.layouts import open_layout
         from maxsearch.data.layouts.layout import Download
-        from maxsearch.data.table_parts import table_at
+        from maxsearch.data.tables.parts import table_at
 
         if self.source is None:
             if self.products is None or self.interactions is None:

@@ -15,7 +15,7 @@ from maxsearch.data.keywords import PRODUCT_KEYWORDS, Lexicon, normalized, padde
 from maxsearch.data.records import text_fields
 from maxsearch.data.shared import Places
 from maxsearch.data.sources import NO_PRODUCT, ExampleSource, RawExample
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.data.tokenize import TextEncoder
 from maxsearch.data.tokens.encoder import TableEncoder, numbers_shown
 from maxsearch.data.tokens.table import TokenTable

@@ -13,9 +13,9 @@ from typing import Any
 from maxsearch.data.images import fit_image
 from maxsearch.data.pooled import in_order
 from maxsearch.data.records import Product
-from maxsearch.data.table_formats import BadRecord, Rows, is_text
-from maxsearch.data.table_parts import TableSource, table_at
-from maxsearch.data.tables import (
+from maxsearch.data.tables.formats import BadRecord, Rows, is_text
+from maxsearch.data.tables.parts import TableSource, table_at
+from maxsearch.data.tables.read import (
     Columns,
     cell_text,
     column_names,

@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from maxsearch.data.keywords import KEYWORDS, PRODUCT_KEYWORDS, Lexicon
 from maxsearch.data.product_keywords import TABLE, CatalogueKeywords, ProductKeywords
 from maxsearch.data.records import SCHEMA_VERSION, Interaction, Product, unpack_interaction, unpack_product
-from maxsearch.data.table_formats import first_line
+from maxsearch.data.tables.formats import first_line
 from maxsearch.data.tokens.table import TOKENS, TokenTable, sound_entry
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import read_json, sha256_of

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000  # a PNG of 400 KB can hold 400 million

@@ -19,8 +19,8 @@ from maxsearch.data.dataset import Records, Shard
 from maxsearch.data.prototypes import agreement, clusters, judge
 from maxsearch.data.records import Product, pack_product, unpack_product
 from maxsearch.data.shards import write_shards
-from maxsearch.data.table_parts import TableSource
-from maxsearch.data.tables import Columns, columns_until, several, suggestion
+from maxsearch.data.tables.parts import TableSource
+from maxsearch.data.tables.read import Columns, columns_until, several, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.progress import Progress
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from maxsearch.data.dataset import Shard
-from maxsearch.data.table_formats import first_line
+from maxsearch.data.tables.formats import first_line
 from maxsearch.errors import MaxsearchError
 from maxsearch.files import account_of
 

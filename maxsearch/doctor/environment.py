@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from maxsearch.data.remote import is_url
+from maxsearch.data.tables.remote import is_url
 from maxsearch.doctor.finding import Finding, advice, ok, problem
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from maxsearch.data.remote import is_url
+from maxsearch.data.tables.remote import is_url
 from maxsearch.doctor.finding import Finding, advice, ok, problem
 from maxsearch.doctor.machine import GIB, size
 

@@ -17,11 +17,13 @@ PURPOSES = {
     "cuda": "training on NVIDIA GPUs",
     "serve": "`serve`",
     "beam": "`prepare --runner beam`, best in an environment of its own",
+    "dataflow": "`prepare --runner beam` on Dataflow",
+    "gcs": "`gs://` in place of folders",
     "milvus": "serving from Milvus",
     "ray": "serving in Ray",
     "baselines": "`evaluate --baseline st:` and `open_clip:`",
 }
-INTERNAL = {"dev", "peers"}
+INTERNAL = {"dev", "docs", "peers"}
 
 # What drives the chips of a kind, by our extra and by jax's own.
 DRIVERS = {

@@ -12,7 +12,7 @@ import numpy as np
 
 from maxsearch.data.catalogue import product_columns
 from maxsearch.data.records import Product
-from maxsearch.data.tables import Columns, row_count
+from maxsearch.data.tables.read import Columns, row_count
 from maxsearch.embeddings.formats import require_format, write_npy, write_parquet
 from maxsearch.embeddings.parts import Parts, Vectors
 from maxsearch.errors import MaxsearchError, UsageError

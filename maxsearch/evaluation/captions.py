@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
 from maxsearch.data.records import Product
-from maxsearch.data.table_files import Columns
-from maxsearch.data.table_parts import TableSource
-from maxsearch.data.tables import read_fields
+from maxsearch.data.tables.files import Columns
+from maxsearch.data.tables.parts import TableSource
+from maxsearch.data.tables.read import read_fields
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 
 from maxsearch.data.catalogue import BadRecord, product_columns, read_products
 from maxsearch.data.records import Product
-from maxsearch.data.tables import Columns, row_count
+from maxsearch.data.tables.read import Columns, row_count
 from maxsearch.errors import MaxsearchError
 from maxsearch.evaluation.rankers import Ranker, Task, VectorRanking
 from maxsearch.evaluation.retrieval import Ranking

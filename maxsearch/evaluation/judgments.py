@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from maxsearch.data.tables import BadRecord, Columns, cell_text, read_table, single
+from maxsearch.data.tables.read import BadRecord, Columns, cell_text, read_table, single
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.runs import text_lines
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maxsearch.data.tables import Columns
+from maxsearch.data.tables.read import Columns
 from maxsearch.errors import UsageError
 
 SMALLEST_K = 100  # recall@100 needs that many ranks

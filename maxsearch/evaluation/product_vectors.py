@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float32
 
 from maxsearch.data.catalogue import BadRecord, read_products
 from maxsearch.data.records import Product
-from maxsearch.data.table_files import Columns
-from maxsearch.data.table_parts import TableSource
-from maxsearch.data.tables import row_count
+from maxsearch.data.tables.files import Columns
+from maxsearch.data.tables.parts import TableSource
+from maxsearch.data.tables.read import row_count
 from maxsearch.errors import MaxsearchError
 from maxsearch.evaluation.embedded import ProductEncoder
 from maxsearch.progress import Progress

@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from maxsearch.data.catalogue import product_columns
-from maxsearch.data.table_files import Columns
-from maxsearch.data.table_parts import TableSource, table_at
-from maxsearch.data.tables import column_names, read_fields, several, suggestion
+from maxsearch.data.tables.files import Columns
+from maxsearch.data.tables.parts import TableSource, table_at
+from maxsearch.data.tables.read import column_names, read_fields, several, suggestion
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.evaluation.bootstrap import RESAMPLES, Interval
 from maxsearch.evaluation.clusters import cluster_means, cluster_sums, percentile_interval

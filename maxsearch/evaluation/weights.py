@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from maxsearch.data.tables import Columns, column_names, several, suggestion
+from maxsearch.data.tables.read import Columns, column_names, several, suggestion
 from maxsearch.errors import UsageError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from maxsearch.data.catalogue import PRODUCTS_FILE, BadRecord, product_columns, product_from_row
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import Columns, cell_text, read_rows, single
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import Columns, cell_text, read_rows, single
 from maxsearch.errors import MaxsearchError, UsageError
 
 COMPARED = 100_000  # ids that a wrong one is compared with

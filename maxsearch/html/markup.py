@@ -7,7 +7,7 @@ from html import escape
 
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.html.words import short
 
 THUMB_EDGE = 112

@@ -16,8 +16,8 @@ from maxsearch.data.catalogue import (
 from maxsearch.data.layouts.layout import Judged
 from maxsearch.data.product_keywords import MAX_KEYWORDS
 from maxsearch.data.screening import Screening
-from maxsearch.data.table_parts import TableSource, table_at
-from maxsearch.data.tables import Columns, several, single, suggestion
+from maxsearch.data.tables.parts import TableSource, table_at
+from maxsearch.data.tables.read import Columns, several, single, suggestion
 from maxsearch.errors import UsageError
 from maxsearch.prepare.splits import Splits
 from maxsearch.prepare.tokens import Tokenization

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from maxsearch.data.catalogue import INTERACTIONS_FILE, PRODUCTS_FILE
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.errors import MaxsearchError
 
 REJECTED = "rejected.jsonl"

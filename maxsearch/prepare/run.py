@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maxsearch.data.layouts.layout import write_judgments
-from maxsearch.data.remote import is_url
+from maxsearch.data.tables.remote import is_url
 from maxsearch.data.tokens.table import TOKENS
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import directory_in_place, write_json

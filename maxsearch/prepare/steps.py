@@ -15,8 +15,8 @@ from maxsearch.data.catalogue import duplicate_id as duplicate_id  # one fault o
 from maxsearch.data.images import decode_image
 from maxsearch.data.keywords import normalized
 from maxsearch.data.records import Product
-from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.tables import Columns
+from maxsearch.data.tables.formats import BadRecord
+from maxsearch.data.tables.read import Columns
 from maxsearch.prepare.options import PrepareOptions
 
 Cells = Mapping[str, Any] | BadRecord

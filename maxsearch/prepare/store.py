@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from maxsearch.data.remote import is_url, opened
+from maxsearch.data.tables.remote import is_url, opened
 from maxsearch.errors import UsageError
 from maxsearch.files import write_bytes
 from maxsearch.manifest import MANIFEST

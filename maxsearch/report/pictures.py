@@ -6,9 +6,9 @@ from pathlib import Path
 
 from maxsearch.data.catalogue import PRODUCTS_FILE, product_columns, product_from_row
 from maxsearch.data.images import fit_image
-from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import Columns, cell_text, read_rows, single
+from maxsearch.data.tables.formats import BadRecord
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import Columns, cell_text, read_rows, single
 from maxsearch.errors import MaxsearchError
 from maxsearch.html.markup import THUMB_EDGE, THUMB_QUALITY
 

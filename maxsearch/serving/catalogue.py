@@ -7,7 +7,7 @@ from pathlib import Path
 from maxsearch.data.catalogue import BadRecord, read_products
 from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.records import Product
-from maxsearch.data.tables import Columns
+from maxsearch.data.tables.read import Columns
 from maxsearch.errors import MaxsearchError, UsageError
 
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from maxsearch.config import Config
 from maxsearch.data.keywords import KEYWORDS, Lexicon
-from maxsearch.data.prepared_table import is_prepared
 from maxsearch.data.sources import ExampleSource
+from maxsearch.data.tables.prepared import is_prepared
 from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokenizer
 from maxsearch.data.tokens.encoder import table_of
 from maxsearch.errors import UsageError

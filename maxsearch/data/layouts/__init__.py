@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maxsearch.data.layouts import captions, esci, esspr, marqo_gs, wands
 from maxsearch.data.layouts.layout import Download, Layout
-from maxsearch.data.tables import suggestion
+from maxsearch.data.tables.read import suggestion
 from maxsearch.errors import UsageError
 
 LAYOUTS: dict[str, Layout] = {

@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from maxsearch.data.layouts.layout import ALL, Download, Judged, Layout, RowsTable, find_file, find_optional
-from maxsearch.data.table_files import TableFile
-from maxsearch.data.table_formats import Rows, TextLines
+from maxsearch.data.tables.files import TableFile
+from maxsearch.data.tables.formats import Rows, TextLines
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.files import read_json
 

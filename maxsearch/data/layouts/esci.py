@@ -33,9 +33,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from maxsearch.data.layouts.layout import Download, Judged, Layout, RowsTable, find_file, find_optional, graded, require
-from maxsearch.data.table_files import TableFile
-from maxsearch.data.table_formats import BadRecord, Rows
-from maxsearch.data.tables import cell_text, read_rows, read_table
+from maxsearch.data.tables.files import TableFile
+from maxsearch.data.tables.formats import BadRecord, Rows
+from maxsearch.data.tables.read import cell_text, read_rows, read_table
 from maxsearch.errors import UsageError
 
 WEIGHTS = {"E": 1.0, "S": 0.1, "C": 0.01}

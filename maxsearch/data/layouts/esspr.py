@@ -26,10 +26,10 @@ from functools import partial
 from pathlib import Path
 
 from maxsearch.data.layouts.layout import ALL, Download, Judged, Layout, RowsTable, find_optional, graded, require
-from maxsearch.data.table_files import Table, TableFile
-from maxsearch.data.table_formats import BadRecord, Rows, TextLines
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import cell_text, read_rows
+from maxsearch.data.tables.files import Table, TableFile
+from maxsearch.data.tables.formats import BadRecord, Rows, TextLines
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import cell_text, read_rows
 from maxsearch.errors import UsageError
 
 SAMPLE = "same_trigger_recall_pairs_information"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.data.judgment_files import JUDGMENTS, write_judgment_files
-from maxsearch.data.table_files import Columns, Table
-from maxsearch.data.table_formats import Rows
+from maxsearch.data.tables.files import Columns, Table
+from maxsearch.data.tables.formats import Rows
 from maxsearch.errors import MaxsearchError, UsageError
 
 ALL = "all"

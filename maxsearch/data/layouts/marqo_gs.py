@@ -28,10 +28,10 @@ from functools import partial
 from pathlib import Path
 
 from maxsearch.data.layouts.layout import Download, Judged, Layout, RowsTable, find_optional, require
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_formats import BadRecord, Rows
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import cell_text, read_rows
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.formats import BadRecord, Rows
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import cell_text, read_rows
 from maxsearch.errors import MaxsearchError, UsageError
 
 CSV_NAMES = {

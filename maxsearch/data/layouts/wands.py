@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.data.layouts.layout import ALL, Download, Judged, Layout, RowsTable, find_file, graded, require
-from maxsearch.data.table_files import TableFile
-from maxsearch.data.table_formats import BadRecord, Rows
-from maxsearch.data.tables import read_rows, read_table
+from maxsearch.data.tables.files import TableFile
+from maxsearch.data.tables.formats import BadRecord, Rows
+from maxsearch.data.tables.read import read_rows, read_table
 from maxsearch.errors import MaxsearchError
 
 WEIGHTS = {"Exact": 1.0, "Partial": 0.5}

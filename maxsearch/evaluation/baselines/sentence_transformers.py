@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from maxsearch.data.records import Product
-from maxsearch.data.table_formats import first_line
+from maxsearch.data.tables.formats import first_line
 from maxsearch.errors import MaxsearchError
 from maxsearch.evaluation.baselines.lexical import full_text
 from maxsearch.evaluation.baselines.optional import optional_module

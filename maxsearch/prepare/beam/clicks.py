@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.prepare.beam.letters import LETTERS, letter
 from maxsearch.prepare.beam.numbering import Order
 from maxsearch.prepare.splits import TRAIN, Splits

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from maxsearch.data.table_formats import first_line
-from maxsearch.data.tables import suggestion
+from maxsearch.data.tables.formats import first_line
+from maxsearch.data.tables.read import suggestion
 from maxsearch.errors import UsageError
 
 LOCAL = ("direct", "switchingdirect", "fnapi")

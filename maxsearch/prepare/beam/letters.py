@@ -5,7 +5,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.prepare.beam.numbering import Order
 from maxsearch.prepare.beam.sinks import WriteSorted, read_sorted, sorted_files
 from maxsearch.prepare.store import Store

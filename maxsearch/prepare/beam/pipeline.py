@@ -9,7 +9,7 @@ import apache_beam as beam
 
 from maxsearch.data.catalogue import INTERACTIONS_FILE, PRODUCTS_FILE
 from maxsearch.data.records import Interaction, pack_interaction, unpack_product
-from maxsearch.data.table_parts import table_at
+from maxsearch.data.tables.parts import table_at
 from maxsearch.prepare.beam import clicks, products
 from maxsearch.prepare.beam.clicks import JoinAndSum, Pair, added, click_of
 from maxsearch.prepare.beam.judged import WriteHeldOut

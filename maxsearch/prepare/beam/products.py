@@ -8,8 +8,8 @@ import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
 from maxsearch.data.records import pack_product, unpack_product
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.prepare.beam.letters import LETTERS, letter
 from maxsearch.prepare.beam.numbering import Order
 from maxsearch.prepare.beam.rows import said

@@ -9,8 +9,8 @@ from typing import Any
 from maxsearch.data.catalogue import INTERACTIONS_FILE, PRODUCTS_FILE
 from maxsearch.data.keywords import Lexicon
 from maxsearch.data.product_keywords import write_keywords
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_parts import Parts, table_at
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.parts import Parts, table_at
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.prepare.beam import clicks, products
 from maxsearch.prepare.beam.judged import write_held_out

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import TaggedOutput
 
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_formats import BadRecord, Rows
-from maxsearch.data.table_parts import Parts
-from maxsearch.data.tables import read_rows
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.formats import BadRecord, Rows
+from maxsearch.data.tables.parts import Parts
+from maxsearch.data.tables.read import read_rows
 from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.beam.letters import LETTERS, letter
 from maxsearch.prepare.beam.numbering import Order

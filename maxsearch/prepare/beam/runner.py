@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from maxsearch.data.remote import is_url
-from maxsearch.data.table_formats import first_line
+from maxsearch.data.tables.formats import first_line
+from maxsearch.data.tables.remote import is_url
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.prepare.beam.flags import settings_of
 from maxsearch.prepare.manifest import Contents

@@ -14,9 +14,9 @@ from maxsearch.data.catalogue import INTERACTIONS_FILE
 from maxsearch.data.keywords import normalized
 from maxsearch.data.records import Interaction, pack_interaction
 from maxsearch.data.shards import write_shards
-from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import read_rows, row_count
+from maxsearch.data.tables.formats import BadRecord
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import read_rows, row_count
 from maxsearch.prepare.embedded.letters import Letters
 from maxsearch.prepare.embedded.tables import Tables
 from maxsearch.prepare.options import PrepareOptions, part_folder

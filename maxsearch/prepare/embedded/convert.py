@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from maxsearch.data.pooled import in_order
 from maxsearch.data.records import pack_product
-from maxsearch.data.table_formats import BadRecord, Rows
+from maxsearch.data.tables.formats import BadRecord, Rows
 from maxsearch.errors import MaxsearchError
 from maxsearch.prepare.steps import ReadProduct, Rules, read_product
 

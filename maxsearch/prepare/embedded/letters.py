@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.prepare.embedded.tables import Tables
 from maxsearch.prepare.rejections import Rejections
 

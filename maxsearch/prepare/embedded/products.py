@@ -12,10 +12,10 @@ from maxsearch.data.catalogue import PRODUCTS_FILE
 from maxsearch.data.dataset import Records, Shard
 from maxsearch.data.records import Product, pack_product, unpack_product
 from maxsearch.data.shards import ShardWriter
-from maxsearch.data.table_files import Table
-from maxsearch.data.table_formats import BadRecord
-from maxsearch.data.table_parts import table_at
-from maxsearch.data.tables import read_rows, row_count
+from maxsearch.data.tables.files import Table
+from maxsearch.data.tables.formats import BadRecord
+from maxsearch.data.tables.parts import table_at
+from maxsearch.data.tables.read import read_rows, row_count
 from maxsearch.prepare.embedded.convert import converted
 from maxsearch.prepare.embedded.letters import Letters
 from maxsearch.prepare.embedded.tables import Tables

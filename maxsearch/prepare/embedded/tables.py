@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from maxsearch.data.table_formats import first_line
+from maxsearch.data.tables.formats import first_line
 from maxsearch.errors import MaxsearchError
 
 MEMORY = "384MB"  # of DuckDB's buffers; sorts take about as much again

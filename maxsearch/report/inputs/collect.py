@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from maxsearch.data.dataset import read_manifest
-from maxsearch.data.tables import Columns
+from maxsearch.data.tables.read import Columns
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.report.inputs.ablation import FILE, AblationFile, read_ablation
 from maxsearch.report.inputs.evaluation import EvaluationFile, read_evaluation

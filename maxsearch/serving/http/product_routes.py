@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.errors import UsageError
 from maxsearch.serving.http.guard import Gate
 from maxsearch.serving.http.refusal import Refusal

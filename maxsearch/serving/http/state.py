@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from maxsearch.data.images import fit_image
-from maxsearch.data.table_formats import BadRecord
+from maxsearch.data.tables.formats import BadRecord
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.cursors import GoneCursorError
 from maxsearch.serving.http.batching import MicroBatcher

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from maxsearch.data.remote import RemoteFile
-from maxsearch.data.table_formats import BadRecord, Rows, first_line
+from maxsearch.data.tables.formats import BadRecord, Rows, first_line
+from maxsearch.data.tables.remote import RemoteFile
 from maxsearch.errors import MaxsearchError
 
 PICTURES = ("jpg", "jpeg", "png", "webp")

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from maxsearch.data.table_files import Columns
-from maxsearch.data.table_formats import BadRecord, Rows, is_text
-from maxsearch.data.table_parts import TableSource, table_at
+from maxsearch.data.tables.files import Columns
+from maxsearch.data.tables.formats import BadRecord, Rows, is_text
+from maxsearch.data.tables.parts import TableSource, table_at
 from maxsearch.errors import MaxsearchError, UsageError
 
 REPEATED = ("image", "text")

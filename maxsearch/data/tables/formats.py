@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from maxsearch.data.remote import RemoteFile
+from maxsearch.data.tables.remote import RemoteFile
 from maxsearch.errors import MaxsearchError
 
 PARQUET_BATCH = 256  # rows held at once; they may carry images

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from maxsearch.data.prepared_table import PreparedProducts, is_prepared
-from maxsearch.data.remote import RemoteFile, is_url, remote_files
-from maxsearch.data.table_files import SUFFIXES, Table, TableFile, format_of
-from maxsearch.data.table_formats import Rows
+from maxsearch.data.tables.files import SUFFIXES, Table, TableFile, format_of
+from maxsearch.data.tables.formats import Rows
+from maxsearch.data.tables.prepared import PreparedProducts, is_prepared
+from maxsearch.data.tables.remote import RemoteFile, is_url, remote_files
 from maxsearch.errors import MaxsearchError, UsageError
 
 TableSource = Path | str | Table

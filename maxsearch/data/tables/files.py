@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from maxsearch.data.remote import RemoteFile
-from maxsearch.data.table_formats import (
+from maxsearch.data.tables.formats import (
     Rows,
     delimited_names,
     delimited_rows,
@@ -15,7 +14,8 @@ from maxsearch.data.table_formats import (
     open_parquet,
     parquet_rows,
 )
-from maxsearch.data.webdataset import tar_rows
+from maxsearch.data.tables.remote import RemoteFile
+from maxsearch.data.tables.webdataset import tar_rows
 from maxsearch.errors import MaxsearchError, UsageError
 
 FORMATS = {

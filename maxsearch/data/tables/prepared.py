@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from maxsearch.data.table_files import Columns, Table
-from maxsearch.data.table_formats import Rows
+from maxsearch.data.tables.files import Columns, Table
+from maxsearch.data.tables.formats import Rows
 from maxsearch.manifest import MANIFEST
 
 MOST_TEXTS = 32  # text fields; the shards do not say how many there are before all have been read
