@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from maxsearch.data.catalogue import read_products
 from maxsearch.data.images import fit_image
 from maxsearch.data.records import Product
+from maxsearch.data.synthetic import write_catalogue
 from maxsearch.encode import Encoder
+from maxsearch.progress import Progress
 from tests import tiny
 
 COMMANDS = ["prepare", "train", "evaluate", "evaluate", "export", "index"] + 5 * ["search"]
@@ -100,23 +104,64 @@ def test_quickstart_beats_bm25_where_the_title_is_silent(tmp_path: Path) -> None
     check_modality_weights(tmp_path / "out")
 
 
+@pytest.mark.slow
+def test_a_model_that_saw_plain_pictures_leans_on_them_less(tmp_path: Path) -> None:
+    raw, data, run, model = (tmp_path / name for name in ("catalogue", "data", "run", "model"))
+    write_catalogue(raw, products=3000, seed=0, progress=Progress())
+    products = raw / "products.train.parquet"
+    put_plain_pictures(products, share=0.15)
+    inputs = ("--products", products, "--interactions", raw / "interactions.train.csv", "--map", "weight=clicks")
+    for words in (
+        ("prepare", *inputs, "--out", data),
+        ("train", "quickstart", "--data", data, "--run", run),
+        ("export", "--run", run, "--out", model),
+    ):
+        done = tiny.spawn(words, timeout=1800)
+        assert done.returncode == 0, done.stderr
+    encoder, whole = Encoder.from_model(model), products_of(raw)
+    changed = image_weight(encoder, whole, images=(plain_picture("white"),)) - image_weight(encoder, whole)
+    assert (changed < 0).mean() > 0.9
+    assert changed.mean() < -0.1
+
+
 def check_modality_weights(out: Path) -> None:
-    """A product leans on what tells more: the weights follow what its title and its picture say, not only their being
-    there."""
-    encoder = Encoder.from_model(out / "model")
-    rows = read_products(out / "catalogue/products.test.parquet", columns={}, image_dir=None, edge=64)
-    products = [product for _, product in rows if isinstance(product, Product)]
+    """The weights follow what a title says, not only its being there.
 
-    def image_weight(**changes: Any) -> np.ndarray:
-        changed = [replace(product, **changes) for product in products]
-        return np.concatenate([block.weights for block in encoder.encode_products(changed)])[:, 1]
-
-    stream = io.BytesIO()
-    Image.new("RGB", (64, 64), "white").save(stream, "PNG")
-    white = fit_image(stream.getvalue(), 64)
-    whole = image_weight()
+    Every picture of this catalogue shows its product, so that training has nothing to learn plain pictures from.
+    """
+    encoder, products = Encoder.from_model(out / "model"), products_of(out / "catalogue")
+    whole = image_weight(encoder, products)
     assert 0.1 < whole.mean() < 0.9
-    assert (image_weight(title="") == 1).all()
-    assert (image_weight(images=()) == 0).all()
-    assert (image_weight(title="item") > whole).mean() > 0.9
-    assert (image_weight(images=(white,)) < whole).mean() > 0.9
+    assert (image_weight(encoder, products, title="") == 1).all()
+    assert (image_weight(encoder, products, images=()) == 0).all()
+    assert (image_weight(encoder, products, title="item") > whole).mean() > 0.9
+
+
+def products_of(catalogue: Path) -> list[Product]:
+    """The products that training never saw."""
+    rows = read_products(catalogue / "products.test.parquet", columns={}, image_dir=None, edge=64)
+    return [product for _, product in rows if isinstance(product, Product)]
+
+
+def image_weight(encoder: Encoder, products: list[Product], **changes: Any) -> np.ndarray:
+    """How much the picture weighs in each product once it is changed so."""
+    changed = [replace(product, **changes) for product in products]
+    return np.concatenate([block.weights for block in encoder.encode_products(changed)])[:, 1]
+
+
+def plain_picture(colour: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(stream, "PNG")
+    return fit_image(stream.getvalue(), 64)
+
+
+def put_plain_pictures(path: Path, share: float) -> None:
+    """Puts a picture of one colour in place of a share of a table's pictures."""
+    table, draws = pq.read_table(path), np.random.default_rng(0)
+    column = table.schema.get_field_index("image")
+    cells = [
+        plain_picture(tuple(draws.integers(0, 256, 3).tolist())) if draws.random() < share else cell
+        for cell in table.column("image").to_pylist()
+    ]
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(column, field, pa.array(cells, field.type)), path)
