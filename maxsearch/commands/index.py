@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, arg, subcommand
 
+from maxsearch.commands.engines import Push, Vertex
 from maxsearch.commands.flags import Mapping, OptionalPath, columns_of
 from maxsearch.commands.stores import Compact, Delete, List, Prune, Publish, Rollback, Upsert, time_of
 from maxsearch.errors import UsageError
@@ -156,7 +157,7 @@ class Tune:
 
 @dataclass(frozen=True)
 class Index:
-    """Make an index, tune it, and change what a store serves."""
+    """Make an index, tune it, change what a store serves, and take it to other systems."""
 
     action: OmitArgPrefixes[
         Annotated[Build, subcommand("build")]
@@ -168,6 +169,8 @@ class Index:
         | Annotated[Delete, subcommand("delete")]
         | Annotated[Compact, subcommand("compact")]
         | Annotated[Prune, subcommand("prune")]
+        | Annotated[Push, subcommand("push")]
+        | Annotated[Vertex, subcommand("vertex")]
     ]
     """What to do."""
 

@@ -9,17 +9,23 @@ from tyro.conf import arg
 
 from maxsearch.commands.flags import OptionalPath
 from maxsearch.errors import UsageError
+from maxsearch.serving.engines.choose import EngineName, EngineOptions, open_engine
+from maxsearch.serving.engines.milvus.options import MilvusOptions
 from maxsearch.serving.http.options import Limits, ServeOptions
 
 
 @dataclass(frozen=True)
 class Serve:
-    """Answer searches over HTTP, with a search page, from an index store."""
+    """Answer searches over HTTP, with a search page, from an index store or another engine."""
 
+    engine: EngineName = "store"
+    """What searches: a store on this machine, or Milvus."""
     store: Path = Path("store")
     """The store that `index build --store` wrote."""
+    milvus: MilvusOptions = field(default_factory=MilvusOptions)
+    """Where Milvus is, and what `index push` put there."""
     model: Path = Path("model")
-    """The exported model that built it."""
+    """The exported model that built what is searched."""
     host: str = "127.0.0.1"
     """Address to bind; any but loopback needs keys."""
     port: int = 8080
@@ -52,7 +58,6 @@ class Serve:
             raise UsageError("serve needs the extra of the same name: pip install 'maxsearch[serve]'") from None
         from maxsearch.serving.http.keys import Keys
         from maxsearch.serving.http.server import require_keys, serve
-        from maxsearch.serving.shop.engine import StoreEngine
 
         options = ServeOptions(
             self.host,
@@ -67,5 +72,7 @@ class Serve:
         )
         keys = Keys.read(self.keys, dict(os.environ))
         require_keys(options, keys)
-        engine = StoreEngine.open(self.store, Encoder.from_model(self.model), max_batch=self.max_batch)
-        serve(engine, options, keys, announce=lambda address: print(f"serving {self.store} on {address}", flush=True))
+        chosen = EngineOptions(self.engine, self.store, self.milvus, self.max_batch)
+        engine = open_engine(chosen, Encoder.from_model(self.model))
+        what = chosen.described
+        serve(engine, options, keys, announce=lambda address: print(f"serving {what} on {address}", flush=True))

@@ -72,6 +72,12 @@ class Columns:
                 assert isinstance(column, Coded)
                 _ = column.paths
 
+    def plain(self, name: str) -> list[Any]:
+        """An attribute's values as `kinds.read_cell` gives them, but lists as lists; None where a row has none."""
+        column = self.table.column(name)
+        whole = {Kind.DATE: pa.int32(), Kind.TIME: pa.int64()}.get(self.kinds[name])
+        return (column if whole is None else column.cast(whole)).to_pylist()
+
     def variants(self, rows: Int64[np.ndarray, " n"]) -> list[str]:
         """The variant group of each row; empty where it has none."""
         column = self[VARIANT]

@@ -23,10 +23,11 @@ from maxsearch.serving.http.product_routes import product_routes
 from maxsearch.serving.http.refusal import invalid, refused, response
 from maxsearch.serving.http.search_routes import search_routes
 from maxsearch.serving.http.state import State
-from maxsearch.serving.shop.answer import Engine
+from maxsearch.serving.shop.answer import Engine, UnavailableError
 
 LOG = logging.getLogger("maxsearch.serve")
 OPEN = ("/livez", "/readyz")
+RETRY_SECONDS = 5
 
 
 def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
@@ -64,6 +65,7 @@ def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
     app.include_router(product_routes(state, gate))
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(UnavailableError, unavailable)
     app.add_exception_handler(Exception, failed)
     hosts = hosts_of(options.loopback, keys, options.allowed_hosts)
     app.add_middleware(Guard, body_bytes=options.limits.body_bytes, hosts=hosts, metrics=metrics)
@@ -84,21 +86,30 @@ async def begin(state: State) -> None:
 
 
 async def follow(state: State) -> None:
-    """Turns to each new generation as it is published."""
+    """Turns to each new generation as it is published; what keeps failing is told once."""
+    told = ""
     while True:
         await asyncio.sleep(state.options.refresh_seconds)
         try:
             if await anyio.to_thread.run_sync(state.engine.refresh):
                 serving(state)
                 LOG.info("serving generation %s", state.engine.generation)
+            told = ""
         except MaxsearchError as error:
-            LOG.error("the new generation is not served: %s", error)
+            if str(error) != told:
+                LOG.error("the new generation is not served: %s", error)
+            told = str(error)
 
 
 def serving(state: State) -> None:
     """Tells the counters what is served."""
     engine = state.engine
     state.metrics.serving(engine.generation, engine.fingerprint, engine.products)
+
+
+async def unavailable(request: Any, error: Exception) -> Any:
+    """The answer while what the engine searches cannot be reached."""
+    return response(503, str(error), headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 async def failed(request: Any, error: Exception) -> Any:

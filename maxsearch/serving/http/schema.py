@@ -217,7 +217,9 @@ class Hit(BaseModel):
     product_id: str
     title: str
     score: float
-    legs: dict[str, float] = Field(description="Its score by each part of the search: dense, lexical, refined, match.")
+    legs: dict[str, float] = Field(
+        description="Its score by each part of the search: dense, lexical, refined, match, fused."
+    )
     attributes: dict[str, str]
     variant: str
     variants: int = Field(description="Products of its group of variants that collapsing left out.")
@@ -306,5 +308,5 @@ DESCRIPTIONS = {
     421: "The service is not called by this name.",
     422: "A value is refused.",
     429: "Too many requests with this key.",
-    503: "The service is starting, stopping or overloaded.",
+    503: "The service is starting, stopping or overloaded, or what it searches cannot be reached.",
 }

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from maxsearch.data.records import Product
+from maxsearch.errors import MaxsearchError
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,16 @@ class NotFoundError(Exception):
     """No such product."""
 
 
+class UnavailableError(MaxsearchError):
+    """What the engine searches cannot be reached now; the same request may succeed later."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Answers searches and takes changes; every method may be called from several threads.
 
-    A request that cannot be answered as asked raises UsageError with one sentence.
+    A request that cannot be answered as asked raises UsageError with one sentence; any method of an engine that asks
+    another service raises UnavailableError while that cannot be reached.
     """
 
     @property

@@ -15,12 +15,12 @@ from maxsearch.inputs import power_of_two
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.filters.masks import MaskCache
 from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, QueryInput, Wanted
+from maxsearch.serving.shop.queries import WARM_QUERIES, encode, warm_encoder
 from maxsearch.serving.shop.searching import answer
 from maxsearch.serving.shop.view import Generation, View
 from maxsearch.serving.store.store import Store
 from maxsearch.serving.store.writes import upserts_of
 
-WARM_QUERIES = ("shoes", "navy blue casual shoes for men")
 TOLERANCE = 1e-3
 
 
@@ -80,19 +80,7 @@ class StoreEngine:
 
     def encode(self, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:
         """See `Engine`."""
-        sums = np.zeros((len(inputs), self.dim), np.float32)
-        worded = [place for place, one in enumerate(inputs) if one.text and one.text_weight]
-        pictured = [place for place, one in enumerate(inputs) if one.image is not None and one.image_weight]
-        if worded:
-            vectors = self._model.encode_queries([inputs[place].text for place in worded])
-            sums[worded] += np.array([[inputs[place].text_weight] for place in worded], np.float32) * vectors
-        if pictured:
-            shown = [Product(str(place), "", (inputs[place].image or b"",)) for place in pictured]
-            batches = self._model.encode_products(shown, batch_size=power_of_two(len(shown)))
-            vectors = np.concatenate([batch.v for batch in batches])
-            sums[pictured] += np.array([[inputs[place].image_weight] for place in pictured], np.float32) * vectors
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        return sums / np.where(lengths > 0, lengths, 1)
+        return encode(self._model, inputs)
 
     def vector_of(self, product_id: str) -> Float32[np.ndarray, " D"]:
         """See `Engine`."""
@@ -146,13 +134,7 @@ class StoreEngine:
 
     def warm_up(self) -> None:
         """See `Engine`."""
-        size = 1
-        while size <= power_of_two(self._max_batch):
-            queries = [QueryInput(WARM_QUERIES[n % 2]) for n in range(size)]
-            vectors = self.encode(queries)
-            if not np.isfinite(vectors).all():
-                raise MaxsearchError("the model gives queries vectors that are not finite: export another step")
-            size *= 2
+        warm_encoder(self._model, self._max_batch)
         view = self._view
         row = next(
             (

@@ -59,6 +59,11 @@ class Snapshot:
         base = self.index.rows.get(product_id)
         return None if base is None or self.delta.dead[base] else base
 
+    def live(self) -> Int64[np.ndarray, " n"]:
+        """The rows that hold a product, ascending."""
+        base = np.flatnonzero(~self.delta.dead)
+        return np.concatenate([base, len(self.index.items) + np.flatnonzero(self.delta.live)]).astype(np.int64)
+
     def take(self, rows: Sequence[int]) -> list[Item]:
         """The items at the given rows, in that order."""
         count = len(self.index.items)
