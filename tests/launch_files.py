@@ -49,7 +49,9 @@ def _render(folder: Path, given: list[Document]) -> list[Document]:
         found = _render(folder / name, found)
     for patch in plan.get("patches", ()):
         assert patch.keys() == {"target", "patch"} and patch["target"].keys() == {"kind", "name"}
-        targets = [doc for doc in found if doc["kind"] == patch["target"]["kind"] and name_of(doc) == patch["target"]["name"]]
+        targets = [
+            doc for doc in found if doc["kind"] == patch["target"]["kind"] and name_of(doc) == patch["target"]["name"]
+        ]
         assert len(targets) == 1, f"{folder}: the patch of {patch['target']} has {len(targets)} targets"
         for operation in yaml.safe_load(patch["patch"]):
             apply(operation, targets[0])

@@ -14,7 +14,6 @@ import pytest
 
 from maxsearch.cli import main, parse
 from maxsearch.commands.serve import Serve
-from maxsearch.commands.train import Train
 from maxsearch.training import loop
 from tests import tiny
 
@@ -29,8 +28,9 @@ BESIDE = str(Path(sys.executable).parent)
 # What writes down the words that it is called with, and the variables that matter.
 RECORDER = f"""#!{sys.executable}
 import json, os, sys
-said = dict(program=os.path.basename(sys.argv[0]), words=sys.argv[1:], cache=os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-print(json.dumps(said))
+program, *words = sys.argv
+cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+print(json.dumps(dict(program=os.path.basename(program), words=words, cache=cache)))
 """
 
 
@@ -106,7 +106,7 @@ def test_what_is_missing_is_told(recorded):
         ("prepare", "--interactions", "--interaction"),
     ],
 )
-def test_a_misspelt_flag_fails(recorded, tmp_path, job, right, wrong, capsys):
+def test_a_misspelt_flag_fails(recorded, tmp_path, job, right, wrong):
     script = tmp_path / "entry.sh"
     script.write_text((LAUNCH / "entry.sh").read_text().replace(right, wrong))
     script.chmod(0o755)
@@ -183,8 +183,6 @@ def test_a_run_that_a_signal_ends_leaves_with_the_code_that_was_asked_for(laptop
         main(words)
     assert left.value.code == 75
     assert capsys.readouterr().out.startswith("stopped at step 2, checkpoint saved; resume with: maxsearch train ")
-    monkeypatch.undo()
-    assert isinstance(parse(words), Train)
 
 
 def test_beam_knows_the_options_of_dataflow(recorded):
@@ -221,6 +219,15 @@ def test_gcloud_is_asked_for_what_it_knows(recorded, words):
     assert ("--spot" in asked[0]["words"]) == words.endswith("--spot")
 
 
+YAML_RULES = """
+extends: default
+rules:
+  line-length: {max: 120}
+  document-start: disable
+  comments: {min-spaces-from-content: 1}
+"""
+
+
 def program(name: str) -> str:
     """A linter that came as a Python package, or any on the path."""
     found = shutil.which(name, path=f"{BESIDE}:{os.environ['PATH']}")
@@ -253,21 +260,19 @@ def test_hadolint_passes_the_dockerfile_and_catches_a_fault(tmp_path):
 
 def test_yamllint_passes_the_manifests_and_catches_a_fault(tmp_path):
     yamllint = program("yamllint")
-    rules = "{extends: default, rules: {line-length: {max: 120}, document-start: disable, comments: {min-spaces-from-content: 1}}}"
-    rules = rules.replace("rules: {", "rules: {truthy: {check-keys: false}, ")
-    assert lint(yamllint, "--strict", "-d", rules, LAUNCH).stdout == ""
+    assert lint(yamllint, "--strict", "-d", YAML_RULES, LAUNCH).stdout == ""
     wrong = tmp_path / "service.yaml"
     wrong.write_text((LAUNCH / "gke/serve/base/service.yaml").read_text() + "kind: Service\n")
-    assert 'duplication of key "kind"' in lint(yamllint, "--strict", "-d", rules, wrong).stdout
+    assert 'duplication of key "kind"' in lint(yamllint, "--strict", "-d", YAML_RULES, wrong).stdout
 
 
 def test_the_image_is_pinned_and_small_and_runs_as_nobody():
     text = (LAUNCH / "Dockerfile").read_text()
-    stages = dict(re.findall(r"^FROM (\S+) AS (\w+)$", text, re.M))
-    assert [stages_of for stages_of in stages if "latest" in stages_of] == []
+    stages = {stage: base for base, stage in re.findall(r"^FROM (\S+) AS (\w+)$", text, re.M)}
+    assert stages.keys() == {"build", "runtime", "serve", "dataflow", "train"}
     assert re.search(r"^ARG PYTHON=3\.11\.\d+$", text, re.M)
     runtime = text.partition(" AS runtime")[2]
-    assert "-slim-" in [base for base, stage in stages.items() if stage == "runtime"][0]
+    assert "-slim-" in stages["runtime"]
     assert not re.search(r"gcc|build-essential|\bg\+\+|-dev\b", runtime)
     assert text.rindex("\nUSER 10001") > text.rindex("useradd")
     entry = (LAUNCH / "entry.sh").read_text()

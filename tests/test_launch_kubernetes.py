@@ -39,7 +39,11 @@ def test_every_field_is_known(folder):
     [
         ("gke/train/base/jobset.yaml", "maxRestarts:", "maxRestart:"),
         ("gke/train/base/jobset.yaml", "RestartJobSetAndIgnoreMaxRestarts", "RestartJobsetAndIgnoreMaxRestarts"),
-        ("gke/train/base/jobset.yaml", "replicatedJobs:\n    - name: slice\n      replicas:", "replicatedJobs:\n    - name: slice\n      replica:"),
+        (
+            "gke/train/base/jobset.yaml",
+            "replicatedJobs:\n    - name: slice\n      replicas:",
+            "replicatedJobs:\n    - name: slice\n      replica:",
+        ),
         ("gke/train/base/jobset.yaml", "backoffLimit:", "backofLimit:"),
         ("gke/train/base/jobset.yaml", "onExitCodes:", "onExitCode:"),
         ("gke/train/base/jobset.yaml", "terminationGracePeriodSeconds:", "terminationGracePeriod:"),

@@ -1,4 +1,4 @@
-"""SkyPilot's own parser reads the recipe. SkyPilot wants an environment of its own; the test skips where it is absent."""
+"""SkyPilot's own parser reads the recipe. It wants an environment of its own; the tests skip where it is absent."""
 
 import copy
 import re

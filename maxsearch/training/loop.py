@@ -74,7 +74,9 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
         edge = config.data.image_edge or 2 * max(config.model.image.size)
         return source, replace(config, data=replace(config.data, image_edge=edge))
     if is_url(data):
-        raise UsageError(f"--data {data} is a URL, and training reads disks: mount the bucket, or copy the dataset here")
+        raise UsageError(
+            f"--data {data} is a URL, and training reads disks: mount the bucket, or copy the dataset here"
+        )
     dataset = PreparedDataset.open(Path(data))
     if not len(dataset.interactions):
         raise MaxsearchError(f"--data {data} holds no interactions to learn from: prepare it with --interactions")
