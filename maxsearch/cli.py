@@ -123,7 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parse(words).run()
         sys.stdout.flush()
     except Stopped as stopped:
-        print(f"{stopped}; resume with: {shlex.join(['maxsearch', *words])}", flush=True)
+        if str(stopped):  # of several processes one speaks
+            print(f"{stopped}; resume with: {shlex.join(['maxsearch', *words])}", flush=True)
+        if stopped.exit_code:
+            sys.exit(stopped.exit_code)
     except MaxsearchError as error:
         fail(str(error), error.exit_code)
     except BrokenPipeError:

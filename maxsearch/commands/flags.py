@@ -21,7 +21,15 @@ OptionalInt = Annotated[int | None, arg(metavar="INT")]
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal ended the command early, everything is saved, and the same command goes on from there."""
+    """A signal ended the command early, everything is saved, and the same command goes on from there.
+
+    Attributes:
+      exit_code: what the command leaves with.
+    """
+
+    def __init__(self, message: str, exit_code: int = 0) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def encoder_at(folder: Path) -> Any:

@@ -39,6 +39,11 @@ class Train:
     """A folder or bucket that keeps compiled steps: a run that is resumed, or the same run elsewhere, starts sooner."""
     distributed: Literal["auto", "on", "off"] = "auto"
     """Whether this is one of several processes: auto asks the environment (SLURM, TPU pods, launch-local)."""
+    stopped_exit_code: Annotated[int, arg(metavar="INT")] = 0
+    """What a run leaves with that a signal ended before its budget, all being saved. Schedulers that start a failed job
+    again, and take 0 for the end of the run, want another, such as 75."""
+    dry_run: bool = False
+    """Check config, data, mesh and run folder, tell what would be trained, and train nothing."""
     config: ConfigFlags = field(default_factory=Config)
 
     def run(self) -> None:
@@ -56,8 +61,14 @@ class Train:
         """Trains as this process's part of the run."""
         from maxsearch.distributed import leads
         from maxsearch.training.goodput import goodput, read_lines, told
-        from maxsearch.training.loop import train
+        from maxsearch.training.loop import rehearse, train
 
+        if self.run_folder.parts and self.run_folder.parts[0].endswith(":"):  # pathlib takes gs://b/run for gs:/b/run
+            raise UsageError(
+                f"--run {self.run_folder} is a URL, and a run is a folder: mount the bucket and name the folder there"
+            )
+        if not 0 <= self.stopped_exit_code < 256:
+            raise UsageError(f"--stopped-exit-code {self.stopped_exit_code} is no exit code: give 0 to 255")
         if self.steps is not None and self.minutes is not None:
             raise UsageError("--steps and --minutes exclude each other: give one")
         if self.minutes is not None and not (self.minutes > 0 and math.isfinite(self.minutes)):
@@ -65,6 +76,11 @@ class Train:
         given = {"steps": self.steps, "checkpoint_every": self.checkpoint_every, "log_every": self.log_every}
         changes = {name: value for name, value in given.items() if value is not None}
         config = replace(self.config, train=replace(self.config.train, **changes))
+        if self.dry_run:
+            told_plan = rehearse(config, self.data, self.run_folder, minutes=self.minutes, init_from=self.init_from)
+            if leads():
+                print(told_plan)
+            return
         result = train(
             config,
             self.data,
@@ -73,10 +89,11 @@ class Train:
             init_from=self.init_from,
             profile=self.profile_steps,
         )
+        if result.stopped:
+            told_step = f"stopped at step {result.step}, checkpoint saved" if leads() else ""
+            raise Stopped(told_step, self.stopped_exit_code)
         if not leads():
             return
-        if result.stopped:
-            raise Stopped(f"stopped at step {result.step}, checkpoint saved")
         if result.step == result.resumed_from:
             print(f"{self.run_folder} is complete at step {result.step}; for more, raise --steps or --minutes")
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from maxsearch.config import Config
 from maxsearch.data.batches import StreamOptions
@@ -16,6 +17,7 @@ from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.layout import check_batch
 from maxsearch.data.negatives import MinedSource, Negatives
+from maxsearch.data.remote import is_url
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, make_stream
 from maxsearch.data.tfds_source import TfdsSource
@@ -42,12 +44,13 @@ from maxsearch.training.run_folder import (
     alone,
     read_lexicon,
     record_data,
+    require_run_folder,
     settle_config,
     settle_lexicon,
     settle_tokenizer,
 )
 from maxsearch.training.stages import StagePlan, check_stages, optimizer_of
-from maxsearch.training.state import abstract_state, init_state, model_graph
+from maxsearch.training.state import TrainState, abstract_state, init_state, model_graph
 
 NEW: dict[str, Any] = {"seconds": 0.0, "horizon": None, "stage": 0, "stage_start": 0}  # the position where a run begins
 
@@ -70,6 +73,10 @@ def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
         source = TfdsSource(data, config.data.image_key, config.data.text_key, seed=config.seed)
         edge = config.data.image_edge or 2 * max(config.model.image.size)
         return source, replace(config, data=replace(config.data, image_edge=edge))
+    if is_url(data):
+        raise UsageError(
+            f"--data {data} is a URL, and training reads disks: mount the bucket, or copy the dataset here"
+        )
     dataset = PreparedDataset.open(Path(data))
     if not len(dataset.interactions):
         raise MaxsearchError(f"--data {data} holds no interactions to learn from: prepare it with --interactions")
@@ -154,17 +161,9 @@ def train(
     """
     started, clock = time.monotonic(), Clock()
     window = Profile.parse(profile, run / PROFILE) if profile else None
-    source, config = open_mixture((data,) if isinstance(data, str) else data, config, open_source)
-    if init_from is not None:
-        config = with_tokenizer(config, init_from)
-    mesh = make_mesh(config.mesh)
-    check_batch(config.data.batch_size, spec_size(mesh, "batch"), config.train.microbatches)
-    if minutes is None:
-        StagePlan.of(config.stages).check(config.train.steps)
+    source, config, mesh, abstract = check(config, data, minutes, init_from)
 
     with jax.set_mesh(mesh), ExitStack() as cleanup:
-        abstract = abstract_state(config, optimizer_of(config, 0))
-        check_stages(config, abstract.params)
         from_leader(lambda: cleanup.enter_context(alone(run)))
         fresh = from_leader(lambda: not has_checkpoint(run))
         origin = read_origin(init_from, config, mesh) if init_from is not None and fresh else None
@@ -227,6 +226,49 @@ def train(
             clock=clock,
             earlier=read_lines(run) if leads() and resumed_from else (),
         ).go(cleanup.enter_context(stopping()))
+
+
+def check(
+    config: Config, data: str | Sequence[str], minutes: float | None, init_from: Path | None
+) -> tuple[ExampleSource, Config, Mesh, TrainState]:
+    """Opens the data and checks that they, the config and the devices fit one another; arguments as for `train`.
+
+    Returns:
+      the source, the config with what the data decide filled in, the mesh, and the state's shapes.
+    """
+    source, config = open_mixture((data,) if isinstance(data, str) else data, config, open_source)
+    if init_from is not None:
+        config = with_tokenizer(config, init_from)
+    mesh = make_mesh(config.mesh)
+    check_batch(config.data.batch_size, spec_size(mesh, "batch"), config.train.microbatches)
+    if minutes is None:
+        StagePlan.of(config.stages).check(config.train.steps)
+    with jax.set_mesh(mesh):
+        abstract = abstract_state(config, optimizer_of(config, 0))
+        check_stages(config, abstract.params)
+    return source, config, mesh, abstract
+
+
+def rehearse(
+    config: Config,
+    data: str | Sequence[str],
+    run: Path,
+    *,
+    minutes: float | None = None,
+    init_from: Path | None = None,
+) -> str:
+    """What `train` would do with these arguments, in a line; it writes nothing, and raises what `train` would."""
+    source, config, mesh, abstract = check(config, data, minutes, init_from)
+    from_leader(lambda: require_run_folder(run))
+    parameters = sum(x.size for x in jax.tree.leaves(abstract.params))
+    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    budget = f"{config.train.steps:,} steps" if minutes is None else f"{minutes:g} minutes"
+    devices = "1 device" if mesh.size == 1 else f"{mesh.size} devices"
+    place = f"{run} is continued" if has_checkpoint(run) else f"{run} is new"
+    return (
+        f"would train {config.name}: {parameters:,} parameters on {devices} ({axes}), {budget} of "
+        f"{config.data.batch_size:,} of {len(source):,} examples; {place}"
+    )
 
 
 def settle(run: Path, config: Config, source: ExampleSource) -> None:
