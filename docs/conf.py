@@ -2,19 +2,20 @@
 
 import os
 import sys
-from importlib.metadata import version as installed
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the reference imports the package, and computes nothing
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-from generated_reference import present
+from generated_reference import absent
+
+from maxsearch import __version__
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # autodoc imports jax, which is to look for no chips
 
 project = "maxsearch"
 author = "the maxsearch authors"
 copyright = author
-release = version = installed("maxsearch")
+release = version = __version__
 
 extensions = [
     "myst_parser",
@@ -24,9 +25,7 @@ extensions = [
     "generated_reference",
 ]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
-# Two pages only show files of the checkout, where these are there.
-exclude_patterns += [f"project/{page}.md" for page in ("changelog", "contributing") if page.upper() not in present()]
+exclude_patterns = ["_build", *absent()]
 
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_block"]
 myst_heading_anchors = 3
@@ -38,6 +37,7 @@ autodoc_preserve_defaults = True
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 100
+smartquotes = False  # two dashes begin a flag
 default_role = "literal"  # single backquotes in docstrings are code
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages; there is no network to look their pages up
 

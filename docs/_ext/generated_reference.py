@@ -24,6 +24,7 @@ from maxsearch.presets import configs_folder, load_preset, preset_names
 
 DOCS = Path(__file__).parent.parent
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+CODE = re.compile(r"(`[^`]*`|(?<![\w-])--[a-z][\w.-]*\w)")
 DEFAULT = re.compile(r"\s*\((default: (?P<value>.*)|required)\)$", re.DOTALL)
 
 
@@ -80,11 +81,13 @@ def flag(action: argparse.Action) -> str:
 
 
 def prose(text: str) -> str:
-    """A help text or docstring as Markdown of one paragraph or several, its angle brackets and stars kept."""
-    text = inspect.cleandoc(text)
-    parts = re.split(r"(`[^`]*`)", text)
-    for place in range(0, len(parts), 2):
-        parts[place] = re.sub(r"([*_<\[\]|])", r"\\\1", parts[place])
+    """A help text or docstring as Markdown: flags become code, and what Markdown would read otherwise is kept."""
+    parts = CODE.split(inspect.cleandoc(text))
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            parts[place] = re.sub(r"([*_<\[\]|])", r"\\\1", part)
+        elif not part.startswith("`"):
+            parts[place] = f"`{part}`"
     return "".join(parts)
 
 
@@ -94,52 +97,47 @@ def settings() -> str:
 
 
 def parts_of(kind: type, path: str) -> Iterator[tuple[str, type]]:
-    """(path, dataclass) of a config and all below it, in the order of the flags."""
+    """(path, dataclass) of a config and all below it, in the order of the flags; of what there are several, path[]."""
     yield path, kind
-    hints = typing.get_type_hints(kind)
-    for one in dataclasses.fields(kind):
-        below = hints[one.name]
-        for inner in (below, *typing.get_args(below)):
-            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-                yield from parts_of(inner, f"{path}{one.name}.")
+    for name, hint in typing.get_type_hints(kind).items():
+        for inner in (hint, *typing.get_args(hint)):
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
+                yield from parts_of(inner, f"{path}{name}." if inner is hint else f"{path}{name}[].")
 
 
 def section(path: str, kind: type) -> Iterator[str]:
     """A heading, the prose of the docstring, and the table of the fields that are values."""
-    said, told, shared = documented(kind)
+    said, told = documented(kind)
     yield f"## {f'`{path[:-1]}`: ' if path else ''}{kind.__name__}"
     yield prose(said)
-    if shared:
-        yield "\n".join(f"- {prose(entry)}" for entry in shared)
     hints = typing.get_type_hints(kind)
-    rows = []
-    for one in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[one.name]):
-            continue
-        shown = "" if path.startswith("stages.") or one.name == "stages" else f"--{path}{one.name}".replace("_", "-")
-        name = f"`{shown}`" if shown else f"`{one.name}`"
-        cells = (name, f"`{type_name(hints[one.name])}`", f"`{default_of(one)}`", prose(told.get(one.name, "")))
-        rows.append("| " + " | ".join(cell.replace("\n", " ") for cell in cells) + " |")
-    with_words = any(told.get(one.name) for one in dataclasses.fields(kind))
-    if not with_words:
-        rows = [row.rsplit("|", 2)[0] + "|" for row in rows]
-    if rows:
-        head = ["flag" if not path.startswith("stages.") else "field", "type", "default"] + ["what"] * with_words
-        yield "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows])
+    values = [one for one in dataclasses.fields(kind) if not dataclasses.is_dataclass(hints[one.name])]
+    head = ["field" if "[]" in path else "flag", "type", "default"] + ["what"] * bool(told)
+    rows = [head, ["---"] * len(head)]
+    for one in values:
+        several = any(map(dataclasses.is_dataclass, typing.get_args(hints[one.name])))
+        name = one.name if several or "[]" in path else f"--{path}{one.name}".replace("_", "-")
+        cells = [code(name), code(type_name(hints[one.name])), default_of(one, several)]
+        rows.append(cells + [prose(told.get(one.name, ""))] * bool(told))
+    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def documented(kind: type) -> tuple[str, dict[str, str], list[str]]:
-    """A docstring's prose, what its Attributes section says of each field, and the entries that speak of several."""
+def documented(kind: type) -> tuple[str, dict[str, str]]:
+    """A docstring's prose, and what its Attributes section says of each field."""
     said, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("\nAttributes:\n")
+    order = [one.name for one in dataclasses.fields(kind)]
     told: dict[str, str] = {}
-    shared = []
     for entry in re.split(r"\n(?=\S)", textwrap.dedent(attributes).strip("\n")):
         names, _, text = (" ".join(entry.split())).partition(": ")
-        if names.isidentifier():
-            told[names] = text
-        elif names:
-            shared.append(f"`{names}`: {text}")
-    return said, told, shared
+        first, _, last = names.partition(" ... ")
+        meant = order[order.index(first) : order.index(last) + 1] if last else names.split(", ")
+        told |= dict.fromkeys(filter(None, meant), text)
+    return said, told
+
+
+def code(text: str) -> str:
+    """A value as code in a cell of a table."""
+    return "`" + text.replace("|", "\\|") + "`"
 
 
 def type_name(hint: Any) -> str:
@@ -149,11 +147,12 @@ def type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else re.sub(r"\w+\.", "", str(hint))
 
 
-def default_of(one: dataclasses.Field[Any]) -> str:
-    """The value that a field has unless given."""
-    if one.default is not dataclasses.MISSING:
-        return repr(one.default) if one.default != "" else '""'
-    return repr(one.default_factory()) if one.default_factory is not dataclasses.MISSING else "required"
+def default_of(one: dataclasses.Field[Any], several: bool) -> str:
+    """The value that a field has unless given; of several dataclasses their number."""
+    if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
+        return "required"
+    value = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+    return f"{len(value)} of them" if several else code(repr(value) if value != "" else '""')
 
 
 def presets() -> str:
@@ -182,14 +181,15 @@ def flat(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
 def further() -> str:
     """The pages of docs/ and docs/project/ that the front page does not name."""
     named = (DOCS / "index.md").read_text(encoding="utf-8").splitlines()
-    paths = [*sorted(DOCS.glob("*.md")), *(DOCS / "project" / f"{name.lower()}.md" for name in present())]
+    paths = sorted({*DOCS.glob("*.md"), *DOCS.glob("project/*.md")} - {DOCS / page for page in absent()})
     pages = (path.relative_to(DOCS).with_suffix("").as_posix() for path in paths)
     return "\n".join(page for page in pages if page != "index" and page not in named)
 
 
-def present() -> list[str]:
-    """Which of the checkout's own texts, shown as pages too, are there."""
-    return [name for name in ("CHANGELOG", "CONTRIBUTING") if (DOCS.parent / f"{name}.md").is_file()]
+def absent() -> list[str]:
+    """Pages that show a text from the top of the checkout which is not there."""
+    pages = (DOCS / "project").glob("*.md")
+    return [f"project/{page.name}" for page in pages if not (DOCS.parent / page.name).is_file()]
 
 
 WRITERS: dict[str, Callable[[], str]] = {
