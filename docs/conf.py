@@ -37,7 +37,6 @@ autodoc_preserve_defaults = True
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 100
-smartquotes = False  # two dashes begin a flag
 default_role = "literal"  # single backquotes in docstrings are code
 nitpick_ignore_regex = [("py:.*", ".*")]  # types of other packages; there is no network to look their pages up
 

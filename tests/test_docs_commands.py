@@ -26,7 +26,7 @@ SMALLER = re.compile(r"<!-- run as: (?P<changes>.*?) -->")
 CHANGE = re.compile(r'"(?P<old>[^"]+)" => (?:"(?P<new>[^"]+)"|(?P<port>a free port))')
 BLOCK = re.compile(r"(?:^(?P<comment><!-- .*? -->)\n+)?^```(?:bash|sh)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 HEREDOC = re.compile(r"<<'(\w+)'\n.*?^\1$", re.MULTILINE | re.DOTALL)
-COMMENT = re.compile(r"(?:^|(?<=\s))#[^\n'\"]*$", re.MULTILINE)
+COMMENT = re.compile(r"""^((?:[^'"#\n]|'[^'\n]*'|"[^"\n]*"|(?<=\S)#)*)#.*$""", re.MULTILINE)
 KEYWORDS = {"do", "done", "until", "while", "if", "then"}
 
 
@@ -68,7 +68,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def commands(code: str) -> Iterator[list[str]]:
     """The words behind every `maxsearch` of a block."""
-    code = COMMENT.sub("", HEREDOC.sub("", code)).replace("\\\n", " ")
+    code = COMMENT.sub(r"\1", HEREDOC.sub("", code)).replace("\\\n", " ")
     lexer = shlex.shlex(code, posix=True, punctuation_chars="&|;<>\n")
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     words: list[str] | None = None
@@ -100,7 +100,7 @@ def test_every_command_of_a_page_is_one_that_the_command_line_takes(
 
 def test_a_flag_that_is_gone_is_found() -> None:
     """The test above can fail."""
-    (words,) = commands("FOO=1 .venv/bin/maxsearch search 'red; dress' \\\n  --gone 3 > out.txt  # maxsearch nothing")
+    (words,) = commands("FOO=1 .venv/bin/maxsearch search 'red; dress' \\\n  --gone 3 > out.txt  # it's")
     assert words == ["search", "red; dress", "--gone", "3"]
     with pytest.raises(SystemExit):
         parse(words)

@@ -47,7 +47,7 @@ def command(title: str, parser: argparse.ArgumentParser, level: int) -> Iterator
     yield prose(parser.description or "")
     preset_flags = any(action.dest.startswith(("model.", "config.model.")) for action in parser._actions)
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action.choices, dict):
             for name, part in action.choices.items():
                 yield from command(f"{title} {name}", part, level + 1)
         elif action.dest != "help" and not (preset_flags and of_config(action)):
@@ -57,9 +57,10 @@ def command(title: str, parser: argparse.ArgumentParser, level: int) -> Iterator
 
 
 def of_config(action: argparse.Action) -> bool:
-    """Whether a flag is a value of the config."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    return any(word.lstrip("-").split(".")[0] in names for word in action.option_strings)
+    """Whether a flag is a value of the config: --model.dim, --seed."""
+    hints = typing.get_type_hints(Config)
+    own = {f"--{name}" for name, hint in hints.items() if not dataclasses.is_dataclass(hint)}
+    return any("." in word or word in own for word in action.option_strings)
 
 
 def flag(action: argparse.Action) -> str:
