@@ -120,6 +120,13 @@ def test_the_two_set_up_commands_are_those_that_the_pipeline_runs() -> None:
     assert set_up[1] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """Sphinx checks the links of all other pages."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", [README, TUTORIAL], ids=["README", "tutorial"])

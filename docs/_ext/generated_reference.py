@@ -66,11 +66,7 @@ def of_config(action: argparse.Action) -> bool:
 def flag(action: argparse.Action) -> str:
     """A flag as an entry of a definition list."""
     names = ", ".join(f"`{word}`" for word in action.option_strings)
-    # Of a flag that takes no value, both forms are its names.
-    values = (
-        "" if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction) else str(action.metavar or "")
-    )
-    head = " ".join(filter(None, (names, f"`{values}`" if values else "")))
+    head = f"{names} `{action.metavar}`" if action.metavar and names else names or f"`{action.metavar}`"
     told = action.help or ""
     found = DEFAULT.search(told)
     text = " ".join(prose(told[: found.start()] if found else told).split())
