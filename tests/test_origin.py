@@ -41,9 +41,10 @@ def unmoved(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("origin", [tiny.run, tiny.model])
 @pytest.mark.usefixtures("unmoved", "laptop")
 def test_a_run_begins_with_anothers_averages_and_tokenizer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], origin: Callable[[], Path]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, origin: Callable[[], Path]
 ) -> None:
-    run, source = tmp_path / "run", shutil.copytree(origin(), tmp_path / "origin")
+    monkeypatch.chdir(tmp_path)  # a path as it is typed, which checkpoints are not read by
+    run, source = tmp_path / "run", Path(shutil.copytree(origin(), "origin"))
     words = (*tiny.train_words(run, "--seed", 5, "--steps", 1), "--init-from", source)
     capsys.readouterr()
     tiny.quiet(*words)
@@ -54,7 +55,7 @@ def test_a_run_begins_with_anothers_averages_and_tokenizer(
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
     assert (run / "tokenizer/tokenizer.json").read_bytes() == (source / "tokenizer/tokenizer.json").read_bytes()
     told = json.loads((run / "origin.json").read_text())
-    assert (told["from"], told["step"], told["new"], told["left"]) == (str(source), 10, [], [])
+    assert (told["from"], told["step"], told["new"], told["left"]) == (str(source.absolute()), 10, [], [])
 
     # The same command goes on without a look at what the run began with.
     shutil.rmtree(source)

@@ -129,7 +129,7 @@ class Checkpoints:
     def averages(self, step: int, mesh: Mesh) -> Any:
         """The averaged parameters of a step, of whatever model, whole on every device; errors as for `restore`."""
         try:
-            folder = epath.Path(self._run / FOLDER / str(step) / "ema")
+            folder = epath.Path((self._run / FOLDER / str(step) / "ema").absolute())
             saved = ocp.StandardCheckpointHandler().metadata(folder).tree
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved)
         except Exception as error:  # damaged metadata fail in many ways
