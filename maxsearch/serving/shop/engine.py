@@ -22,6 +22,8 @@ from maxsearch.serving.store.writes import upserts_of
 
 WARM_QUERIES = ("shoes", "navy blue casual shoes for men")
 TOLERANCE = 1e-3
+UPSERT_BATCH = 8
+"""Products that are embedded at a time, so that queries get their turn in between."""
 
 
 class StoreEngine:
@@ -105,8 +107,8 @@ class StoreEngine:
 
     def upsert(self, products: Sequence[Product]) -> int:
         """See `Engine`."""
-        size = power_of_two(min(len(products), 256))
-        upserts = [one for batch in self._model.encode_products(products, size) for one in upserts_of(batch)]
+        batches = self._model.encode_products(products, UPSERT_BATCH)
+        upserts = [one for batch in batches for one in upserts_of(batch)]
         try:
             self._store.upsert(upserts, self._model.fingerprint)
         except MaxsearchError as error:
@@ -153,6 +155,7 @@ class StoreEngine:
             if not np.isfinite(vectors).all():
                 raise MaxsearchError("the model gives queries vectors that are not finite: export another step")
             size *= 2
+        list(self._model.encode_products([Product("", WARM_QUERIES[0], ())], UPSERT_BATCH))
         view = self._view
         row = next(
             (
