@@ -18,7 +18,7 @@ from maxsearch.serving.shop.answer import Engine
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the minute after which proxies commonly close theirs."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread keeps Python to itself while others wait. The default is ten times that, as long as whole answers."""
+"""How long a thread keeps Python to itself while others wait; the default is ten times that, and shows in answers."""
 
 
 class Server(uvicorn.Server):
