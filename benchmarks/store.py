@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.index import drawn
+from benchmarks.serve import drawn
 from maxsearch.serving.index import IndexOptions
 from maxsearch.serving.index_writing import write_index
 from maxsearch.serving.items import Item, items_table

@@ -64,7 +64,7 @@ class Items:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table
+        self.table = table.combine_chunks()  # Arrow joins chunks of strings anew each time rows are taken of them
 
     @classmethod
     def read(cls, path: Path) -> "Items":

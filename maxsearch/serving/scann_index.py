@@ -106,14 +106,16 @@ class ScannNearest:
         """See `Nearest`, with a given effort."""
         if effort.leaves_to_search == 0:
             return self._exact.search(queries, k)
-        rows, scores = no_results(len(queries), k)
         wanted, leaves = min(k, len(self._vectors)), self._settings.leaves
         reordered = min(max(effort.reordered, wanted), len(self._vectors))
-        rows[:, :wanted], scores[:, :wanted] = self._search(queries, wanted, reordered, effort.leaves_to_search)
-        short = np.flatnonzero((rows[:, :wanted] < 0).any(axis=1))
+        rows, scores = self._search(queries, wanted, reordered, effort.leaves_to_search)
+        short = np.flatnonzero(rows[:, -1] < 0)
         if len(short) and effort.leaves_to_search < leaves:
-            rows[short, :wanted], scores[short, :wanted] = self._search(queries[short], wanted, reordered, leaves)
-        return rows, scores
+            rows[short], scores[short] = self._search(queries[short], wanted, reordered, leaves)
+        if wanted == k:
+            return rows, scores
+        padding = no_results(len(queries), k - wanted)
+        return np.concatenate([rows, padding[0]], axis=1), np.concatenate([scores, padding[1]], axis=1)
 
     def _search(self, queries: Float32[np.ndarray, "Q D"], k: int, reordered: int, leaves: int) -> tuple[Rows, Scores]:
         if len(queries) == 0:
@@ -125,6 +127,9 @@ class ScannNearest:
             pre_reorder_num_neighbors=reordered,
             leaves_to_search=leaves,
         )
+        # Most results come whole and without ties, and a query alone takes so little that sorting again would show.
+        if not here and (scores[:, 1:] < scores[:, :-1]).all() and not np.isnan(scores[:, -1]).any():
+            return found.astype(np.int64), scores
         padding = np.isnan(scores)  # short results are padded with row 0 and NaN
         rows = np.where(padding, -1, found.astype(np.int64))
         if here:

@@ -17,7 +17,7 @@ from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.layout import check_batch
 from maxsearch.data.negatives import MinedSource, Negatives
-from maxsearch.data.remote import is_url
+from maxsearch.data.tables.remote import is_url
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, make_stream
 from maxsearch.data.tfds_source import TfdsSource

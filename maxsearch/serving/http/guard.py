@@ -114,6 +114,9 @@ class Buckets:
 class Gate:
     """Who may ask: the key of a request, its role, and its rate.
 
+    Its dependencies are coroutines because FastAPI sends plain functions through its threads, which costs each request
+    more than they do.
+
     Args:
       keys: of the service; without any, whoever reaches it may do everything.
       limits: for the rate.
@@ -122,11 +125,11 @@ class Gate:
     def __init__(self, keys: Keys, limits: Limits) -> None:
         self._keys, self._buckets = keys, Buckets(limits)
 
-    def reader(self, request: Request) -> None:
+    async def reader(self, request: Request) -> None:
         """A FastAPI dependency: any key will do."""
         self._admit(request)
 
-    def admin(self, request: Request) -> None:
+    async def admin(self, request: Request) -> None:
         """A FastAPI dependency: the key must be an admin's."""
         role = self._admit(request)
         if role not in (None, ADMIN):

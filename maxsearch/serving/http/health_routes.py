@@ -26,7 +26,7 @@ def health_routes(state: State, gate: Gate) -> APIRouter:
     @router.get("/readyz", responses={503: documented()[503]}, tags=["health"])
     async def ready() -> Response:
         """Whether searches are answered: after the warm-up and the self-test, until the service is told to stop."""
-        state.require_ready()
+        await state.require_ready()
         engine = state.engine
         return JSONResponse({"status": "ready", "generation": engine.generation, "model": engine.fingerprint})
 

@@ -151,7 +151,7 @@ async def answered(state: State, request: SearchRequest) -> dict[str, Any]:
 def of(answer: Answer) -> dict[str, Any]:
     """An answer as JSON values."""
     return {
-        "hits": [asdict(hit) for hit in answer.hits],
+        "hits": [vars(hit) for hit in answer.hits],
         "total": answer.total,
         "exact": answer.exact,
         "scanned": answer.scanned,

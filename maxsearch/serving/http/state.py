@@ -43,8 +43,8 @@ class State:
             observe=lambda size, seconds: metrics.batches.observe(size),
         )
 
-    def require_ready(self) -> None:
-        """Raises Refusal while the service starts or stops."""
+    async def require_ready(self) -> None:
+        """A FastAPI dependency; raises Refusal while the service starts or stops."""
         if not self.ready:
             what = "stopping" if self.stopping else "starting"
             raise Refusal(503, f"the service is {what}: ask again in a second", retry_after=1)

@@ -11,7 +11,6 @@ from jaxtyping import Float32
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.explain.explain import explain
-from maxsearch.inputs import power_of_two
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.filters.masks import MaskCache
 from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, QueryInput, Wanted
@@ -22,6 +21,8 @@ from maxsearch.serving.store.store import Store
 from maxsearch.serving.store.writes import upserts_of
 
 TOLERANCE = 1e-3
+UPSERT_BATCH = 8
+"""Products that are embedded at a time, so that queries get their turn in between."""
 
 
 class StoreEngine:
@@ -93,8 +94,8 @@ class StoreEngine:
 
     def upsert(self, products: Sequence[Product]) -> int:
         """See `Engine`."""
-        size = power_of_two(min(len(products), 256))
-        upserts = [one for batch in self._model.encode_products(products, size) for one in upserts_of(batch)]
+        batches = self._model.encode_products(products, UPSERT_BATCH)
+        upserts = [one for batch in batches for one in upserts_of(batch)]
         try:
             self._store.upsert(upserts, self._model.fingerprint)
         except MaxsearchError as error:
@@ -135,6 +136,7 @@ class StoreEngine:
     def warm_up(self) -> None:
         """See `Engine`."""
         warm_encoder(self._model, self._max_batch)
+        list(self._model.encode_products([Product("", WARM_QUERIES[0], ())], UPSERT_BATCH))
         view = self._view
         row = next(
             (
