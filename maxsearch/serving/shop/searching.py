@@ -14,7 +14,7 @@ from maxsearch.serving.filters.boosts import parse_boosts
 from maxsearch.serving.filters.cursors import decode_cursor, request_digest
 from maxsearch.serving.filters.facets import FacetCounts, count_facets, parse_facets
 from maxsearch.serving.filters.masks import MaskCache, Selection
-from maxsearch.serving.filters.pages import Entry, Page, Paging, first_page, page, parse_pins
+from maxsearch.serving.filters.pages import Entry, Page, Paging, SegmentGroups, first_page, page, parse_pins
 from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.filters.planner import Plan, Ranking
 from maxsearch.serving.filters.segments import locate
@@ -56,7 +56,7 @@ def answer(
     paging = Paging(wanted.k, collapse=wanted.collapse, pins=parse_pins(pins or None, view.snapshot.row, plan.kept))
     hybrid = hybrid_plan(plan, view, wanted, model)
     rank = plan.ranking if hybrid is None else hybrid.ranking
-    shown, ranking = page(rank, plan.segments, plan.selections, paging, start)
+    shown, ranking = page(rank, SegmentGroups(plan.segments, plan.selections), paging, start)
     assert isinstance(ranking, Ranking | HybridRanking)
     return Answer(
         hits=found(shown, ranking, view),
