@@ -3,12 +3,13 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
 from maxsearch.commands.flags import OptionalPath
 from maxsearch.errors import UsageError
+from maxsearch.serving.engines.ray.options import RayOptions
 from maxsearch.serving.http.options import Limits, ServeOptions
 
 
@@ -17,7 +18,11 @@ class Serve:
     """Answer searches over HTTP, with a search page, from an index store."""
 
     store: Path = Path("store")
-    """The store that `index build --store` wrote."""
+    """The store that `index build --store` wrote; with --engine ray, the shards that `index shard` wrote."""
+    engine: Literal["store", "ray"] = "store"
+    """store searches in this process, ray in processes of a Ray cluster."""
+    ray: RayOptions = field(default_factory=RayOptions)
+    """How shards are deployed, with --engine ray."""
     model: Path = Path("model")
     """The exported model that built it."""
     host: str = "127.0.0.1"
@@ -52,6 +57,7 @@ class Serve:
             raise UsageError("serve needs the extra of the same name: pip install 'maxsearch[serve]'") from None
         from maxsearch.serving.http.keys import Keys
         from maxsearch.serving.http.server import require_keys, serve
+        from maxsearch.serving.shop.answer import Engine
         from maxsearch.serving.shop.engine import StoreEngine
 
         options = ServeOptions(
@@ -67,5 +73,12 @@ class Serve:
         )
         keys = Keys.read(self.keys, dict(os.environ))
         require_keys(options, keys)
-        engine = StoreEngine.open(self.store, Encoder.from_model(self.model), max_batch=self.max_batch)
+        model = Encoder.from_model(self.model)
+        engine: Engine
+        if self.engine == "ray":
+            from maxsearch.serving.engines.ray.shards import open_engine
+
+            engine = open_engine(self.store, model, self.ray, max_batch=self.max_batch)
+        else:
+            engine = StoreEngine.open(self.store, model, max_batch=self.max_batch)
         serve(engine, options, keys, announce=lambda address: print(f"serving {self.store} on {address}", flush=True))

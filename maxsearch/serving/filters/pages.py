@@ -102,6 +102,10 @@ class Paging:
     collapse: bool = False
     pins: tuple[Pin, ...] = ()
 
+    def first_depth(self, start: Cursor) -> int:
+        """How many rows the first ranking for a page is made for."""
+        return min(max(start.depth, self.depth, self.size + 1), self.deepest)
+
 
 @runtime_checkable
 class Groups(Protocol):
@@ -156,7 +160,7 @@ def page(rank: Callable[[int], Ranked], groups: Groups, paging: Paging, start: C
       the page, and the ranking that it was cut from.
     """
     wanted = paging.size + 1  # one more, to know whether there is another page
-    depth = min(max(start.depth, paging.depth, wanted), paging.deepest)
+    depth = paging.first_depth(start)
     while True:
         ranking = rank(depth)
         places = _shown(ranking, groups, paging)

@@ -23,7 +23,7 @@ from maxsearch.serving.http.product_routes import product_routes
 from maxsearch.serving.http.refusal import invalid, refused, response
 from maxsearch.serving.http.search_routes import search_routes
 from maxsearch.serving.http.state import State
-from maxsearch.serving.shop.answer import Engine
+from maxsearch.serving.shop.answer import Engine, UnavailableError
 
 LOG = logging.getLogger("maxsearch.serve")
 OPEN = ("/livez", "/readyz")
@@ -64,6 +64,7 @@ def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
     app.include_router(product_routes(state, gate))
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(UnavailableError, unavailable)
     app.add_exception_handler(Exception, failed)
     hosts = hosts_of(options.loopback, keys, options.allowed_hosts)
     app.add_middleware(Guard, body_bytes=options.limits.body_bytes, hosts=hosts, metrics=metrics)
@@ -99,6 +100,11 @@ def serving(state: State) -> None:
     """Tells the counters what is served."""
     engine = state.engine
     state.metrics.serving(engine.generation, engine.fingerprint, engine.products)
+
+
+async def unavailable(request: Any, error: Exception) -> Any:
+    """The answer while a part of the engine is down."""
+    return response(503, str(error), headers={"Retry-After": "1"})
 
 
 async def failed(request: Any, error: Exception) -> Any:

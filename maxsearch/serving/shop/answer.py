@@ -125,11 +125,16 @@ class NotFoundError(Exception):
     """No such product."""
 
 
+class UnavailableError(Exception):
+    """A part of the engine does not answer now, and would if asked again soon; the message is one sentence."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Answers searches and takes changes; every method may be called from several threads.
 
-    A request that cannot be answered as asked raises UsageError with one sentence.
+    A request that cannot be answered as asked raises UsageError with one sentence. An engine of several processes may
+    raise UnavailableError while one of them is down; it never answers without it.
     """
 
     @property

@@ -80,19 +80,7 @@ class StoreEngine:
 
     def encode(self, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:
         """See `Engine`."""
-        sums = np.zeros((len(inputs), self.dim), np.float32)
-        worded = [place for place, one in enumerate(inputs) if one.text and one.text_weight]
-        pictured = [place for place, one in enumerate(inputs) if one.image is not None and one.image_weight]
-        if worded:
-            vectors = self._model.encode_queries([inputs[place].text for place in worded])
-            sums[worded] += np.array([[inputs[place].text_weight] for place in worded], np.float32) * vectors
-        if pictured:
-            shown = [Product(str(place), "", (inputs[place].image or b"",)) for place in pictured]
-            batches = self._model.encode_products(shown, batch_size=power_of_two(len(shown)))
-            vectors = np.concatenate([batch.v for batch in batches])
-            sums[pictured] += np.array([[inputs[place].image_weight] for place in pictured], np.float32) * vectors
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        return sums / np.where(lengths > 0, lengths, 1)
+        return encode(self._model, inputs)
 
     def vector_of(self, product_id: str) -> Float32[np.ndarray, " D"]:
         """See `Engine`."""
@@ -125,12 +113,8 @@ class StoreEngine:
     def explain(self, text: str, product_id: str) -> dict[str, Any]:
         """See `Engine`."""
         view = self._view
-        from maxsearch.explain.model import ExplainedModel
-
-        if not isinstance(self._model, ExplainedModel):
-            raise UsageError("this service runs the exported program alone, which cannot explain: serve with --explain")
         [product] = view.products([row_of(view, product_id)])
-        return explain(self._model, text, product).to_json()
+        return explained(self._model, text, product)
 
     def picture(self, product_id: str) -> bytes | None:
         """See `Engine`."""
@@ -146,13 +130,7 @@ class StoreEngine:
 
     def warm_up(self) -> None:
         """See `Engine`."""
-        size = 1
-        while size <= power_of_two(self._max_batch):
-            queries = [QueryInput(WARM_QUERIES[n % 2]) for n in range(size)]
-            vectors = self.encode(queries)
-            if not np.isfinite(vectors).all():
-                raise MaxsearchError("the model gives queries vectors that are not finite: export another step")
-            size *= 2
+        require_finite(self._model, self._max_batch)
         view = self._view
         row = next(
             (
@@ -183,6 +161,49 @@ class StoreEngine:
                 self._view = View.of(snapshot, Generation.of(snapshot))
             else:
                 self._view = View.of(snapshot, view.generation)
+
+
+def encode(model: EmbeddingModel, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:
+    """Unit vectors of queries; see `QueryInput`."""
+    sums = np.zeros((len(inputs), model.dim), np.float32)
+    worded = [place for place, one in enumerate(inputs) if one.text and one.text_weight]
+    pictured = [place for place, one in enumerate(inputs) if one.image is not None and one.image_weight]
+    if worded:
+        vectors = model.encode_queries([inputs[place].text for place in worded])
+        sums[worded] += np.array([[inputs[place].text_weight] for place in worded], np.float32) * vectors
+    if pictured:
+        shown = [Product(str(place), "", (inputs[place].image or b"",)) for place in pictured]
+        batches = model.encode_products(shown, batch_size=power_of_two(len(shown)))
+        vectors = np.concatenate([batch.v for batch in batches])
+        sums[pictured] += np.array([[inputs[place].image_weight] for place in pictured], np.float32) * vectors
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums / np.where(lengths > 0, lengths, 1)
+
+
+def explained(model: EmbeddingModel, text: str, product: Product) -> dict[str, Any]:
+    """Why a product fits a query.
+
+    Raises:
+      UsageError: the model cannot explain.
+    """
+    from maxsearch.explain.model import ExplainedModel
+
+    if not isinstance(model, ExplainedModel):
+        raise UsageError("this service runs the exported program alone, which cannot explain: serve with --explain")
+    return explain(model, text, product).to_json()
+
+
+def require_finite(model: EmbeddingModel, max_batch: int) -> None:
+    """Encodes batches of every size up to the largest, which compiles them.
+
+    Raises:
+      MaxsearchError: a vector is not finite.
+    """
+    size = 1
+    while size <= power_of_two(max_batch):
+        if not np.isfinite(encode(model, [QueryInput(WARM_QUERIES[n % 2]) for n in range(size)])).all():
+            raise MaxsearchError("the model gives queries vectors that are not finite: export another step")
+        size *= 2
 
 
 def row_of(view: View, product_id: str) -> int:
