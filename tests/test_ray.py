@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.serving.engines.ray.options import RayOptions
+from maxsearch.serving.engines.ray.shards import RayShards, open_engine
 from maxsearch.serving.shards.engine import ShardedEngine
 from maxsearch.serving.shards.folder import ShardedFolder
 from maxsearch.serving.shards.split import split
@@ -25,8 +25,10 @@ from tests.test_shards import CATALOGUE, LATER, said
 from tests.test_shop import ENCODER, products, publish, vector
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'maxsearch[ray]'")
-
-from maxsearch.serving.engines.ray.shards import RayShards, open_engine
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore:os.fork"),  # Ray starts its processes from this one; they do not use its JAX
+]
 
 SHARDS = 2
 OPTIONS = RayOptions(cpus=0.25)
@@ -138,7 +140,7 @@ def test_a_write_is_seen_and_a_generation_is_turned_to_as_a_whole_under_load(clu
     for answer in load.said:
         new = {hit.title.endswith("new") for hit in answer.hits if hit.product_id not in late}
         assert new == {answer.generation == after}
-        assert len(answer.hits) == (len(CATALOGUE) + 1 if answer.generation == before else 32)
+        assert len(answer.hits) == (len(CATALOGUE) + 1 if answer.generation == before else 31)
 
 
 @pytest.mark.slow
@@ -159,7 +161,7 @@ def test_without_another_replica_searches_are_refused_until_it_is_back(cluster: 
             os.kill(process, signal.SIGKILL)
             wait_for(lambda: any(one.status_code == 503 for one in load.said))
             wait_for(lambda: load.said[-1].status_code == 200)
-        client_is_well(client)
+        assert client.get("/readyz").status_code == 200
     assert load.failed == []
     refused = [one for one in load.said if one.status_code != 200]
     assert {one.status_code for one in refused} == {503}
@@ -171,10 +173,6 @@ def test_without_another_replica_searches_are_refused_until_it_is_back(cluster: 
         if one.status_code == 200:
             assert [hit["product_id"] for hit in one.json()["hits"]] == right
     assert engine._shards.processes(1) != {process}
-
-
-def client_is_well(client: TestClient) -> None:
-    assert client.get("/readyz").status_code == 200
 
 
 def test_shards_that_cannot_be_served_are_told(cluster: Cluster, tmp_path: Path) -> None:

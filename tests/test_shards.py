@@ -17,15 +17,19 @@ from hypothesis import strategies as st
 from maxsearch.cli import main
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
+from maxsearch.serving.engines.ray.options import RayOptions
+from maxsearch.serving.engines.ray.shards import open_engine
 from maxsearch.serving.filters.cursors import GoneCursorError
 from maxsearch.serving.shards.engine import ShardedEngine
 from maxsearch.serving.shards.folder import ShardedFolder, shard_of
 from maxsearch.serving.shards.split import split
+from maxsearch.serving.shards.state import ShardState
 from maxsearch.serving.shop.answer import Answer, Engine, Hybrid, NotFoundError, UnavailableError, Wanted
 from maxsearch.serving.shop.engine import StoreEngine
 from tests.serving_fakes import FakeEncoder
 from tests.shard_fakes import LocalShards
-from tests.test_shop import COLOURS, ENCODER, products, publish, vector
+from tests.test_http import message, served
+from tests.test_shop import ENCODER, products, publish, vector
 
 SHARDS = 3
 # Equal titles without a picture have equal scores, in whichever shards they are.
@@ -212,7 +216,7 @@ def test_shards_are_compacted_and_split_anew(tmp_path: Path) -> None:
     found = pages(shards, "navy hat", Wanted(k=20), 9)
     split(tmp_path / "shards", SHARDS, tmp_path / "shards")
     folder = ShardedFolder(tmp_path / "shards")
-    assert all(not len(ShardState_writes(folder, shard)) for shard in range(SHARDS))
+    assert not any(ShardState.writes(folder.log(folder.current(), shard)) for shard in range(SHARDS))
     assert shards.refresh()
     assert pages(shards, "navy hat", Wanted(k=20), 9) == found
     split(tmp_path / "shards", 2, tmp_path / "two")
@@ -220,12 +224,6 @@ def test_shards_are_compacted_and_split_anew(tmp_path: Path) -> None:
     assert pages(two, "navy hat", Wanted(k=20, hybrid=Hybrid()), 9) == pages(
         shards, "navy hat", Wanted(k=20, hybrid=Hybrid()), 9
     )
-
-
-def ShardState_writes(folder: ShardedFolder, shard: int) -> list[Any]:  # noqa: N802
-    from maxsearch.serving.shards.state import ShardState
-
-    return ShardState.writes(folder.log(folder.current(), shard))
 
 
 def test_what_cannot_be_split_or_served_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,4 +294,19 @@ def test_an_answer_is_never_without_a_shard(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="send them all again"):
         engine.upsert(LATER)
     assert not engine.refresh()
-    assert COLOURS
+    transport.down = False
+    with served(engine) as client:
+        transport.down = True
+        refused = client.post("/v1/search", json={"vector": vector().tolist()})
+        assert message(refused, 503) == "shard 1 of 3 does not answer: ask again in a second"
+        assert refused.headers["retry-after"] == "1"
+        transport.down = False
+        assert client.post("/v1/search", json={"vector": vector().tolist()}).status_code == 200
+
+
+def test_ray_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path / "store", products(8))
+    split(tmp_path / "store", 2, tmp_path / "shards")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'maxsearch\[ray\]'"):
+        open_engine(tmp_path / "shards", ENCODER, RayOptions())

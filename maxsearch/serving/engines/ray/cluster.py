@@ -7,6 +7,7 @@ front. Between its own processes Ray sends pickled messages; whoever can reach t
 import hashlib
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,15 @@ def join(options: RayOptions, shards: int) -> None:
         if options.address == "local":
             cpus = int(-(-shards * options.replicas * options.cpus // 1)) + SPARE_CPUS
             start = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        start |= {"address": options.address, "log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR, **start)
+            try:
+                ray.init(**start)
+            except Exception:
+                if options.address != "local":
+                    raise
+                ray.shutdown()  # Ray gives its processes seconds to start, which a busy machine may need more of
+                ray.init(**start)
         except Exception as error:  # Ray raises whatever it meets
             raise MaxsearchError(
                 f"--ray.address {options.address}: no Ray cluster answers there or could be started "
@@ -96,8 +104,6 @@ def await_running(names: list[str], options: RayOptions) -> None:
     Raises:
       MaxsearchError: one failed, or took too long.
     """
-    import time
-
     from ray import serve
     from ray.serve.schema import ApplicationStatus
 
