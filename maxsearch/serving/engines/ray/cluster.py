@@ -52,6 +52,7 @@ def join(options: RayOptions, shards: int) -> None:
                 f"--ray.address {options.address}: no Ray cluster answers there or could be started "
                 f"({str(error).splitlines()[0]}): see `ray status`, or give --ray.address local"
             ) from None
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR"})
 
 
