@@ -14,7 +14,7 @@ import pyarrow as pa
 from jaxtyping import Float32, Int64
 
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.files import directory_in_place, flush_folder
+from maxsearch.files import directory_in_place, flush_folder, locked
 from maxsearch.manifest import write_manifest
 from maxsearch.serving.filters.columns import VARIANT, Columns
 from maxsearch.serving.hybrid.lexical import build_lexical, open_lexical
@@ -137,7 +137,8 @@ def split(source: Path, shards: int, out: Path, *, as_of: float | None = None, k
       keep: how many older generations are kept.
 
     Raises:
-      UsageError: a number of shards that is none or leaves one empty, or another folder stands at `out`.
+      UsageError: a number of shards that is none or leaves one empty, another folder stands at `out`, or another split
+        of it is running.
       MaxsearchError: no index, one that was damaged, or of another model than writes that would be taken along.
     """
     if not 1 <= shards <= MOST_SHARDS:
@@ -146,19 +147,22 @@ def split(source: Path, shards: int, out: Path, *, as_of: float | None = None, k
         raise UsageError(f"--keep {keep} is no number of generations: give 0 or more")
     folder = ShardedFolder(out)
     folder.require_ours()
-    if folder.exists and (had := folder.read(folder.current()).shards) != shards:
-        raise UsageError(f"--out {out} is served in {had} shards and --shards is {shards}: give {had}, or a new folder")
-    catalogue = Catalogue.open(source)
-    of = np.array([shard_of(product_id, shards) for product_id in catalogue.ids()], np.int64)
-    orders = [np.flatnonzero(of == shard) for shard in range(shards)]
-    if not all(map(len, orders)):
-        raise UsageError(
-            f"--shards {shards} would leave a shard of the {len(of):,} products without any: give a smaller number"
-        )
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-    with directory_in_place(folder.path(name)) as draft:
-        common = write(catalogue, orders, draft, name)
-    publish(folder, common, catalogue.contains if out.resolve() == source.resolve() else None, as_of, keep)
+    with locked(out, flag="--out"):
+        if folder.exists and (had := folder.read(folder.current()).shards) != shards:
+            raise UsageError(
+                f"--out {out} is served in {had} shards and --shards is {shards}: give {had}, or a new folder"
+            )
+        catalogue = Catalogue.open(source)
+        of = np.array([shard_of(product_id, shards) for product_id in catalogue.ids()], np.int64)
+        orders = [np.flatnonzero(of == shard) for shard in range(shards)]
+        if not all(map(len, orders)):
+            raise UsageError(
+                f"--shards {shards} would leave a shard of the {len(of):,} products without any: give a smaller number"
+            )
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+        with directory_in_place(folder.path(name)) as draft:
+            common = write(catalogue, orders, draft, name)
+        publish(folder, common, catalogue.contains if out.resolve() == source.resolve() else None, as_of, keep)
     return common
 
 
