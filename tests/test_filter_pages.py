@@ -12,7 +12,7 @@ from maxsearch.errors import UsageError
 from maxsearch.serving.filters.cursors import Cursor, decode_cursor, request_digest
 from maxsearch.serving.filters.facets import Facet, FacetCounts, count_facets, parse_facets
 from maxsearch.serving.filters.masks import MaskCache
-from maxsearch.serving.filters.pages import Entry, Page, Paging, Pin, first_page, page, parse_pins
+from maxsearch.serving.filters.pages import Entry, Page, Paging, Pin, SegmentGroups, first_page, page, parse_pins
 from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.filters.planner import Plan, Ranking
 from maxsearch.serving.filters.segments import Segment
@@ -37,8 +37,8 @@ def all_pages(plan: Plan, paging: Paging) -> list[Page]:
     """Every page, each cursor written and read again."""
     start, pages = first_page("gen-1", "r"), []
     while True:
-        found, _ = page(plan.ranking, plan.segments, plan.selections, paging, start)
-        again, _ = page(plan.ranking, plan.segments, plan.selections, paging, start)
+        found, _ = page(plan.ranking, SegmentGroups(plan.segments, plan.selections), paging, start)
+        again, _ = page(plan.ranking, SegmentGroups(plan.segments, plan.selections), paging, start)
         assert found == again
         pages.append(found)
         if found.following is None:
@@ -117,7 +117,7 @@ def test_pages_of_an_approximate_index_never_repeat_a_product(collapse: bool) ->
 def test_what_is_written_between_two_pages_moves_no_other_product() -> None:
     plan = plan_of(0)
     whole = [entry.row for one in all_pages(plan, Paging(7)) for entry in one.entries]
-    first, _ = page(plan.ranking, plan.segments, plan.selections, Paging(7), first_page("g", "r"))
+    first, _ = page(plan.ranking, SegmentGroups(plan.segments, plan.selections), Paging(7), first_page("g", "r"))
     assert first.following is not None
     # Two of the first page are deleted, and three that would have been first are added behind the others.
     gone = [entry.row for entry in first.entries[:2]]
@@ -133,7 +133,7 @@ def test_what_is_written_between_two_pages_moves_no_other_product() -> None:
     later = Plan.make([replace(BASE, alive=alive), late], QUERIES[0], cache=MaskCache())
     rest, start = [], first.following
     while start is not None:
-        found, _ = page(later.ranking, later.segments, later.selections, Paging(7), start)
+        found, _ = page(later.ranking, SegmentGroups(later.segments, later.selections), Paging(7), start)
         rest += [entry.row for entry in found.entries]
         start = found.following
     assert rest == whole[7:]

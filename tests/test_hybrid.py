@@ -15,7 +15,7 @@ from maxsearch.errors import UsageError
 from maxsearch.evaluation.metrics import Relevance
 from maxsearch.serving.filters.boosts import FilterBoost
 from maxsearch.serving.filters.masks import MaskCache
-from maxsearch.serving.filters.pages import Paging, Pin, first_page, page
+from maxsearch.serving.filters.pages import Paging, Pin, SegmentGroups, first_page, page
 from maxsearch.serving.filters.planner import Plan
 from maxsearch.serving.filters.tree import In, Node
 from maxsearch.serving.hybrid.fuse import reciprocal_ranks, scaled, weighted
@@ -171,7 +171,7 @@ def test_the_matching_head_orders_the_first_ranks_and_pages_stay_whole(legs: Bot
     np.testing.assert_allclose(found.scores, plain.scores, atol=1e-12)
     rows, start = [], first_page("g", "r")
     while True:
-        shown, _ = page(plan.ranking, plan.plan.segments, plan.plan.selections, Paging(7), start)
+        shown, _ = page(plan.ranking, SegmentGroups(plan.plan.segments, plan.plan.selections), Paging(7), start)
         rows += [entry.row for entry in shown.entries]
         if shown.following is None:
             break
@@ -201,7 +201,10 @@ def test_a_result_says_what_each_leg_said(legs: Both) -> None:
     ranking: HybridRanking = plan.ranking()
     absent = next(row for row in LIVING if row not in ranking.rows)
     cut, _ = page(
-        plan.ranking, plan.plan.segments, plan.plan.selections, Paging(3, pins=(Pin(2, absent),)), first_page("g", "r")
+        plan.ranking,
+        SegmentGroups(plan.plan.segments, plan.plan.selections),
+        Paging(3, pins=(Pin(2, absent),)),
+        first_page("g", "r"),
     )
     found = hits(cut, ranking, lambda rows: [f"p{row}" for row in rows])
     assert [hit.product_id for hit in found] == [f"p{ranking.rows[0]}", f"p{absent}", f"p{ranking.rows[1]}"]

@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, arg, subcommand
 
 from maxsearch.commands.engines import Push, Vertex
 from maxsearch.commands.flags import Mapping, OptionalPath, columns_of
-from maxsearch.commands.stores import Compact, Delete, List, Prune, Publish, Rollback, Upsert, time_of
+from maxsearch.commands.stores import Compact, Delete, List, Prune, Publish, Rollback, Shard, Upsert, time_of
 from maxsearch.errors import UsageError
 
 OptionalRecall = Annotated[float | None, arg(metavar="RECALL")]
@@ -163,6 +163,7 @@ class Index:
         Annotated[Build, subcommand("build")]
         | Annotated[Tune, subcommand("tune")]
         | Annotated[Publish, subcommand("publish")]
+        | Annotated[Shard, subcommand("shard")]
         | Annotated[Rollback, subcommand("rollback")]
         | Annotated[List, subcommand("list")]
         | Annotated[Upsert, subcommand("upsert")]

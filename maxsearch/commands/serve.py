@@ -11,6 +11,7 @@ from maxsearch.commands.flags import OptionalPath
 from maxsearch.errors import UsageError
 from maxsearch.serving.engines.choose import EngineName, EngineOptions, open_engine
 from maxsearch.serving.engines.milvus.options import MilvusOptions
+from maxsearch.serving.engines.ray.options import RayOptions
 from maxsearch.serving.http.options import Limits, ServeOptions
 
 
@@ -19,11 +20,13 @@ class Serve:
     """Answer searches over HTTP, with a search page, from an index store or another engine."""
 
     engine: EngineName = "store"
-    """What searches: a store on this machine, or Milvus."""
+    """What searches: a store in this process, shards in processes of a Ray cluster, or Milvus."""
     store: Path = Path("store")
-    """The store that `index build --store` wrote."""
+    """The store that `index build --store` wrote; with --engine ray, the shards that `index shard` wrote."""
     milvus: MilvusOptions = field(default_factory=MilvusOptions)
     """Where Milvus is, and what `index push` put there."""
+    ray: RayOptions = field(default_factory=RayOptions)
+    """How shards are deployed, with --engine ray."""
     model: Path = Path("model")
     """The exported model that built what is searched."""
     host: str = "127.0.0.1"
@@ -72,7 +75,7 @@ class Serve:
         )
         keys = Keys.read(self.keys, dict(os.environ))
         require_keys(options, keys)
-        chosen = EngineOptions(self.engine, self.store, self.milvus, self.max_batch)
+        chosen = EngineOptions(self.engine, self.store, self.milvus, self.ray, self.max_batch)
         engine = open_engine(chosen, Encoder.from_model(self.model))
         what = chosen.described
         serve(engine, options, keys, announce=lambda address: print(f"serving {what} on {address}", flush=True))

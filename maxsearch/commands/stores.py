@@ -35,6 +35,31 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Split a built index into shards for several machines, without embedding anything again.
+
+    Run on a folder of shards that is served, it makes a new generation of it, with the writes since.
+    """
+
+    index: Path
+    """An index folder, a store, or a folder of shards."""
+    shards: int
+    """How many shards."""
+    out: Path
+    """The folder of shards; it is made when absent."""
+    as_of: Time = None
+    """The index holds all writes to --out up to this time (ISO 8601, UTC where it names no zone)."""
+    keep: int = 1
+    """How many older generations are kept."""
+
+    def run(self) -> None:
+        from maxsearch.serving.shards.split import split
+
+        made = split(self.index, self.shards, self.out, as_of=time_of(self.as_of), keep=self.keep)
+        print(f"{self.out}: generation {made.generation}, {made.count:,} products in {made.shards} shards")
+
+
+@dataclass(frozen=True)
 class Rollback:
     """Serve an earlier generation, with the writes that it lacks applied."""
 

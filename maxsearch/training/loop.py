@@ -17,9 +17,9 @@ from maxsearch.data.dataset import PreparedDataset
 from maxsearch.data.keywords import Lexicon, token_rows
 from maxsearch.data.layout import check_batch
 from maxsearch.data.negatives import MinedSource, Negatives
-from maxsearch.data.tables.remote import is_url
 from maxsearch.data.sources import CatalogueSource, ExampleSource
 from maxsearch.data.stream import Stream, make_stream
+from maxsearch.data.tables.remote import is_url
 from maxsearch.data.tfds_source import TfdsSource
 from maxsearch.data.tokenize import load_tokenizer
 from maxsearch.data.tokens.encoder import table_for, table_of

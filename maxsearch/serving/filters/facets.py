@@ -110,10 +110,23 @@ def count_facets(
       keep: the filter of the search.
       cache: where masks are remembered.
     """
-    return [_count(facet, segments, without_field(keep, facet.field), cache) for facet in facets]
+    kinds = segments[0].columns.kinds
+    return [
+        counts_of(facet, kinds[facet.field], [tally(facet, segments, without_field(keep, facet.field), cache)])
+        for facet in facets
+    ]
 
 
-def _count(facet: Facet, segments: Sequence[Segment], keep: Node | None, cache: MaskCache) -> FacetCounts:
+@dataclass(frozen=True)
+class Tally:
+    """How many products have each value of a facet, as stored; of parts of a catalogue they add up."""
+
+    totals: Counter[Any]
+    missing: int
+
+
+def tally(facet: Facet, segments: Sequence[Segment], keep: Node | None, cache: MaskCache) -> Tally:
+    """Counts a facet over segments under a filter that leaves its field's own condition out."""
     totals: Counter[Any] = Counter()
     missing = 0
     for segment in segments:
@@ -122,12 +135,21 @@ def _count(facet: Facet, segments: Sequence[Segment], keep: Node | None, cache: 
         missing += int(np.count_nonzero(mask & ~column.known()))
         for value, count in _counts(facet, column, mask):
             totals[value] += count
+    return Tally(totals, missing)
+
+
+def counts_of(facet: Facet, kind: Kind, tallies: Sequence[Tally]) -> FacetCounts:
+    """The counts of a facet whose field is of this kind, over all parts of a catalogue."""
+    totals: Counter[Any] = Counter()
+    for one in tallies:
+        totals.update(one.totals)
+    missing = sum(one.missing for one in tallies)
     if facet.edges:
         spans = range(len(facet.edges) - 1)
-        shown = [_shown(edge, column.kind) for edge in facet.edges]
+        shown = [_shown(edge, kind) for edge in facet.edges]
         return FacetCounts(facet.field, tuple(((shown[i], shown[i + 1]), totals[i]) for i in spans), missing, 0)
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
-    best = tuple((_shown(value, column.kind), count) for value, count in ranked[: facet.limit])
+    best = tuple((_shown(value, kind), count) for value, count in ranked[: facet.limit])
     return FacetCounts(facet.field, best, missing, len(ranked) - len(best))
 
 

@@ -102,20 +102,57 @@ class Paging:
     collapse: bool = False
     pins: tuple[Pin, ...] = ()
 
+    def first_depth(self, start: Cursor) -> int:
+        """How many rows the first ranking for a page is made for."""
+        return min(max(start.depth, self.depth, self.size + 1), self.deepest)
 
-def page(
-    rank: Callable[[int], Ranked],
-    segments: Sequence[Segment],
-    selections: Sequence[Selection],
-    paging: Paging,
-    start: Cursor,
-) -> tuple[Page, Ranked]:
+
+@runtime_checkable
+class Groups(Protocol):
+    """The variant groups of what is searched."""
+
+    def of(self, rows: Int64[np.ndarray, " n"]) -> list[str]:
+        """The group of each row; empty where it has none."""
+        ...
+
+    def others(self, rows: Sequence[int]) -> list[int]:
+        """How many further rows of each row's group the filter keeps."""
+        ...
+
+
+@dataclass(frozen=True)
+class SegmentGroups:
+    """See `Groups`, of some segments and the rows of each that the filter keeps."""
+
+    segments: Sequence[Segment]
+    selections: Sequence[Selection]
+
+    def of(self, rows: Int64[np.ndarray, " n"]) -> list[str]:
+        """See `Groups`."""
+        return variants(self.segments, rows)
+
+    def others(self, rows: Sequence[int]) -> list[int]:
+        """See `Groups`."""
+        return [max(self.kept(group) - 1, 0) if group else 0 for group in self.of(np.array(rows, np.int64))]
+
+    def kept(self, group: str) -> int:
+        """How many rows of a group the filter keeps."""
+        total = 0
+        for segment, selection in zip(self.segments, self.selections, strict=True):
+            column = segment.columns[VARIANT]
+            assert isinstance(column, Coded)
+            code = column.code_of.get(group)
+            if code is not None:
+                total += int(np.count_nonzero(selection.mask[column.postings.rows(code, code + 1)]))
+        return total
+
+
+def page(rank: Callable[[int], Ranked], groups: Groups, paging: Paging, start: Cursor) -> tuple[Page, Ranked]:
     """Cuts a page.
 
     Args:
       rank: gives the ranking of the best n rows.
-      segments: what is searched.
-      selections: the rows of each that the filter keeps.
+      groups: the variant groups of what is searched; asked only where they are collapsed.
       paging: how.
       start: the end of the page before; `first_page` for the first one.
 
@@ -123,10 +160,10 @@ def page(
       the page, and the ranking that it was cut from.
     """
     wanted = paging.size + 1  # one more, to know whether there is another page
-    depth = min(max(start.depth, paging.depth, wanted), paging.deepest)
+    depth = paging.first_depth(start)
     while True:
         ranking = rank(depth)
-        places = _shown(ranking, segments, paging)
+        places = _shown(ranking, groups, paging)
         if start.score is not None:
             assert start.row is not None
             scores, rows = ranking.scores[places], ranking.rows[places]
@@ -148,7 +185,7 @@ def page(
             remaining -= 1
             last = (score, row)
             chosen.append((row, score, False))
-    others = _others(segments, selections, [row for row, _, _ in chosen]) if paging.collapse else [0] * len(chosen)
+    others = groups.others([row for row, _, _ in chosen]) if paging.collapse else [0] * len(chosen)
     entries = tuple(
         Entry(start.delivered + i, row, score, further, pinned)
         for i, ((row, score, pinned), further) in enumerate(zip(chosen, others, strict=True), 1)
@@ -205,32 +242,17 @@ def first_page(generation: str, request: str) -> Cursor:
     return Cursor(generation, request, 0, 0, 0, None, None)
 
 
-def _shown(ranking: Ranked, segments: Sequence[Segment], paging: Paging) -> Int64[np.ndarray, " m"]:
+def _shown(ranking: Ranked, groups: Groups, paging: Paging) -> Int64[np.ndarray, " m"]:
     """Places of the ranking that are shown by their own rank: no pinned products, the best of each variant group."""
     pinned = np.array([pin.row for pin in paging.pins], np.int64)
     places = np.flatnonzero(~np.isin(ranking.rows, pinned))
     if not paging.collapse:
         return places
-    seen = {group for group in variants(segments, pinned) if group}
+    seen = {group for group in groups.of(pinned) if group}
     shown = []
-    for place, group in zip(places.tolist(), variants(segments, ranking.rows[places]), strict=True):
+    for place, group in zip(places.tolist(), groups.of(ranking.rows[places]), strict=True):
         if group not in seen:
             shown.append(place)
         if group:
             seen.add(group)
     return np.array(shown, np.int64)
-
-
-def _others(segments: Sequence[Segment], selections: Sequence[Selection], rows: Sequence[int]) -> list[int]:
-    """How many further rows of each row's variant group the filter keeps."""
-    counts = []
-    for group in variants(segments, np.array(rows, np.int64)):
-        total = 0
-        for segment, selection in zip(segments, selections, strict=True) if group else ():
-            column = segment.columns[VARIANT]
-            assert isinstance(column, Coded)
-            code = column.code_of.get(group)
-            if code is not None:
-                total += int(np.count_nonzero(selection.mask[column.postings.rows(code, code + 1)]))
-        counts.append(max(total - 1, 0))
-    return counts

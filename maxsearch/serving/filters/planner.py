@@ -136,11 +136,13 @@ class Plan:
             fetched=sum(part.fetched for part in parts),
         )
 
-    def dense(self, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """Inner products of any rows with the query, as a ranking has them."""
+    def dense(
+        self, rows: Int64[np.ndarray, " n"], query: Float32[np.ndarray, " D"] | None = None
+    ) -> Float64[np.ndarray, " n"]:
+        """Inner products of any rows with the query, or with another one, as a ranking has them."""
         scores = np.zeros(len(rows))
         for number, (mine, own) in self._of_segments(rows):
-            scores[mine] = own_scores(self.segments[number].vectors, own, self.query)
+            scores[mine] = own_scores(self.segments[number].vectors, own, self.query if query is None else query)
         return scores
 
     def vectors(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:

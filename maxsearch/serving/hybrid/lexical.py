@@ -10,6 +10,7 @@ Letters: N rows.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -28,6 +29,8 @@ from maxsearch.serving.nearest import largest
 
 SCORES = ("data.csc.index.npy", "indices.csc.index.npy", "indptr.csc.index.npy")
 VOCABULARY, PARAMETERS = "vocab.index.json", "params.index.json"
+FREQUENCIES = "frequencies.npy"
+"""Of the index that a shard is of: in how many documents each word is."""
 
 LEXICAL = FolderKind(
     name="maxsearch-lexical",
@@ -75,13 +78,29 @@ class LexicalLeg(Protocol):
 class BuiltLexical:
     """BM25 over a built index; safe for several threads.
 
+    Args:
+      model: the scores by word; None where no document has a word.
+      count: documents.
+      average_length: words per document.
+      settings: what it was built with.
+      whole: for a shard of an index, how many documents that has, and in how many of them each word is.
+
     Attributes:
       settings: what it was built with.
       average_length: words per document.
     """
 
-    def __init__(self, model: bm25s.BM25 | None, count: int, average_length: float, settings: LexicalSettings) -> None:
+    def __init__(
+        self,
+        model: bm25s.BM25 | None,
+        count: int,
+        average_length: float,
+        settings: LexicalSettings,
+        whole: tuple[int, Int64[np.ndarray, " W"]] | None = None,
+    ) -> None:
         self._model, self._count = model, count
+        self._documents = count if whole is None else whole[0]
+        self._frequencies = None if whole is None else whole[1]
         self.average_length, self.settings = average_length, settings
 
     def __len__(self) -> int:
@@ -98,8 +117,45 @@ class BuiltLexical:
         frequency = 1
         if self._model is not None and word in self._model.vocab_dict:
             starts, token = self._model.scores["indptr"], self._model.vocab_dict[word]
-            frequency = max(int(starts[token + 1] - starts[token]), 1)
-        return math.log(1 + (max(self._count, 1) - frequency + 0.5) / (frequency + 0.5))
+            known = starts[token + 1] - starts[token] if self._frequencies is None else self._frequencies[token]
+            frequency = max(int(known), 1)
+        return math.log(1 + (max(self._documents, 1) - frequency + 0.5) / (frequency + 0.5))
+
+    def split(self, shards: Sequence[Int64[np.ndarray, " _"]], folders: Sequence[Path]) -> None:
+        """Writes the lexical index of some of its rows into each folder, with the scores that they have here.
+
+        Args:
+          shards: ascending rows of each.
+          folders: an empty folder for each.
+        """
+        for rows, folder in zip(shards, folders, strict=True):
+            if self._model is not None:
+                scores = self._model.scores
+                starts = np.asarray(scores["indptr"], np.int64)
+                frequencies = starts[1:] - starts[:-1]
+                place = np.full(self._count, -1, np.int64)
+                place[rows] = np.arange(len(rows))
+                of = place[scores["indices"]]
+                words = np.repeat(np.arange(len(frequencies)), frequencies)[of >= 0]
+                part = copy(self._model)
+                part.scores = {
+                    "data": np.asarray(scores["data"])[of >= 0],
+                    "indices": of[of >= 0].astype(scores["indices"].dtype),
+                    "indptr": np.concatenate([[0], np.cumsum(np.bincount(words, minlength=len(frequencies)))]).astype(
+                        scores["indptr"].dtype
+                    ),
+                    "num_docs": len(rows),
+                }
+                part.save(folder, show_progress=False)
+                np.save(folder / FREQUENCIES, frequencies)
+            fields = {
+                "count": len(rows),
+                "words": 0 if self._model is None else len(self._model.vocab_dict),
+                "average_length": self.average_length,
+                "settings": asdict(self.settings),
+                "documents": self._documents,
+            }
+            write_manifest(folder, LEXICAL, fields)
 
 
 class LateLexical:
@@ -177,7 +233,7 @@ def open_lexical(folder: Path, *, checksums: bool = True) -> BuiltLexical:
     """
     manifest = read_manifest(folder, LEXICAL, checksums=checksums)
     try:
-        settings, model = LexicalSettings.from_json(manifest["settings"]), None
+        settings, model, whole = LexicalSettings.from_json(manifest["settings"]), None, None
         if manifest["words"]:
             for name in (*SCORES, VOCABULARY, PARAMETERS):
                 if name not in manifest["files"]:
@@ -185,11 +241,13 @@ def open_lexical(folder: Path, *, checksums: bool = True) -> BuiltLexical:
             model = bm25s.BM25.load(folder, mmap=True, allow_pickle=False, show_progress=False)
             if model.scores["num_docs"] != manifest["count"]:
                 raise ValueError("its files hold another number of documents than its manifest says")
+            if FREQUENCIES in manifest["files"]:
+                whole = manifest["documents"], np.load(folder / FREQUENCIES, allow_pickle=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise MaxsearchError(
             f"the lexical index {folder} cannot be read ({str(error).splitlines()[0]}): {LEXICAL.remedy}"
         ) from None
-    return BuiltLexical(model, manifest["count"], manifest["average_length"], settings)
+    return BuiltLexical(model, manifest["count"], manifest["average_length"], settings, whole)
 
 
 def best_by_words(

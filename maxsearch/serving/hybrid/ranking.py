@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from maxsearch.errors import UsageError
 from maxsearch.serving.filters.pages import Page
@@ -62,6 +63,11 @@ class HybridSettings:
         if self.rerank < 0 or self.rrf_k < 0:
             raise UsageError("the number of re-ranked products and the constant of rank fusion must not be negative")
 
+    @property
+    def dense_alone(self) -> bool:
+        """Whether only the vectors decide."""
+        return self.fusion is Fusion.DENSE and self.refine is None
+
 
 @dataclass(frozen=True)
 class HybridRanking:
@@ -99,6 +105,41 @@ class HybridRanking:
 
 
 @dataclass(frozen=True)
+class LegsFound:
+    """What the legs found: of one catalogue, or of all parts of one.
+
+    Attributes:
+      candidates: scored by both legs.
+      meaning, words: each leg's own ranking.
+      exact: whether these hold the true best.
+    """
+
+    candidates: Candidates
+    meaning: Int64[np.ndarray, " _"]
+    words: Int64[np.ndarray, " _"]
+    exact: bool
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """What a ranking asks of the products that the legs found; see `planner.Plan`."""
+
+    @property
+    def query(self) -> Float32[np.ndarray, " D"]: ...  # noqa: D102
+    @property
+    def count(self) -> int: ...  # noqa: D102
+    @property
+    def boosts(self) -> Sequence[Any]: ...  # noqa: D102
+    def dense(  # noqa: D102
+        self, rows: Int64[np.ndarray, " n"], query: Float32[np.ndarray, " D"] | None = None
+    ) -> Float64[np.ndarray, " n"]: ...
+    def vectors(self, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]: ...  # noqa: D102
+    def boosted(  # noqa: D102
+        self, rows: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " n"]: ...
+
+
+@dataclass(frozen=True)
 class HybridPlan:
     """One hybrid search, ready to be ranked.
 
@@ -120,94 +161,98 @@ class HybridPlan:
         """The ranking of all candidates, however many are asked for; made once."""
         return self._ranking
 
-    @cached_property
+    @property
     def candidates(self) -> Candidates:
         """What the legs found, scored by both."""
-        return self._found[0]
-
-    @property
-    def _dense_alone(self) -> bool:
-        return self.settings.fusion is Fusion.DENSE and self.settings.refine is None
+        return self._found.candidates
 
     @cached_property
-    def _found(self) -> tuple[Candidates, list[Int64[np.ndarray, " _"]], bool]:
-        """The candidates, each leg's own ranking, and whether these hold the true best."""
-        settings, plan = self.settings, self.plan
-        if not self.legs:
-            if not self._dense_alone:
-                raise UsageError("searching by words needs an index of words: build one, or search by meaning alone")
-            alone = plan.ranking(settings.candidates)
-            return Candidates(alone.rows, alone.dense, np.full(len(alone.rows), np.nan)), [alone.rows], alone.exact
-        by_words, _, every = best_by_words(self.legs, plan.selections, self.words, settings.candidates)
-        by_meaning, exact = by_words[:0], True
-        if settings.fusion is not Fusion.LEXICAL or settings.refine is not None:
-            # The boosts act on the fused score; only where nothing is fused can the search itself go by them.
-            plain = plan if self._dense_alone else replace(plan, boosts=(None,) * len(plan.segments))
-            dense = plain.ranking(settings.candidates)
-            by_meaning, exact = dense.rows, dense.exact
-        if self._dense_alone:
-            by_words = by_words[:0]
-        rows = np.union1d(by_meaning, by_words)
-        found = Candidates(rows, plan.dense(rows), every[rows].astype(np.float64))
-        return found, [by_meaning, by_words], exact
+    def _found(self) -> LegsFound:
+        return find(self.plan, self.legs, self.words, self.settings)
 
     @cached_property
     def _ranking(self) -> HybridRanking:
         if self.settings.rerank and self.matching is None:
             raise UsageError("re-ranking needs a model with a matching head: serve such a model, or do not ask for it")
-        settings, plan = self.settings, self.plan
-        found, rankings, exact = self._found
-        meaning, refined = found.dense, None
-        if settings.refine is not None:
-            query = refine(plan.query, plan.vectors(found.rows), found.lexical, settings.refine)
-            meaning = refined = replace(plan, query=query).dense(found.rows)
-            rankings = [found.rows[order(found.rows, refined)][: settings.candidates], rankings[1]]
-        match settings.fusion:
-            case Fusion.DENSE:
-                scores = meaning
-            case Fusion.LEXICAL:
-                scores = found.lexical
-            case Fusion.RRF:
-                scores = reciprocal_ranks(found.rows, rankings, k=settings.rrf_k)
-            case Fusion.WEIGHTED:
-                scores = weighted(meaning, found.lexical, settings.weight)
-        scores = plan.boosted(found.rows, scores)
-        best = order(found.rows, scores)
-        complete = len(best) == plan.count
-        if settings.fusion is Fusion.LEXICAL and settings.refine is None:
-            complete = complete or len(best) < settings.candidates  # no other product has any of the words
-        ranking = HybridRanking(
-            found.rows[best],
-            scores[best],
-            exact and (complete or self._dense_alone or not any(plan.boosts)),
-            complete,
-            found.dense[best],
-            found.lexical[best],
-            None if refined is None else refined[best],
-        )
-        return self._reranked(ranking) if settings.rerank else ranking
+        return fused(self.plan, self._found, self.settings, self.matching)
 
-    def _reranked(self, ranking: HybridRanking) -> HybridRanking:
-        """The first ranks in the matching head's order; a rank keeps its score, whichever product takes it."""
-        assert self.matching is not None
-        count = min(self.settings.rerank, len(ranking.rows))
-        said = self.matching(ranking.rows[:count]).astype(np.float64)
-        moved = np.concatenate([np.argsort(-said, kind="stable"), np.arange(count, len(ranking.rows))])
-        match = np.full(len(moved), np.nan)
-        match[:count] = said
-        scores = ranking.scores.copy()
-        # Pages go on by score and row: ranks with equal scores need different ones.
-        for place in range(1, len(scores)):
-            scores[place] = min(scores[place], np.nextafter(scores[place - 1], -np.inf))
-        return replace(
-            ranking,
-            rows=ranking.rows[moved],
-            scores=scores,
-            dense=ranking.dense[moved],
-            lexical=ranking.lexical[moved],
-            refined=None if ranking.refined is None else ranking.refined[moved],
-            match=match[moved],
-        )
+
+def find(plan: Plan, legs: Sequence[LexicalLeg], words: Sequence[str], settings: HybridSettings) -> LegsFound:
+    """The candidates, each leg's own ranking, and whether these hold the true best."""
+    if not legs:
+        if not settings.dense_alone:
+            raise UsageError("searching by words needs an index of words: build one, or search by meaning alone")
+        alone = plan.ranking(settings.candidates)
+        found = Candidates(alone.rows, alone.dense, np.full(len(alone.rows), np.nan))
+        return LegsFound(found, alone.rows, alone.rows[:0], alone.exact)
+    by_words, _, every = best_by_words(legs, plan.selections, words, settings.candidates)
+    by_meaning, exact = by_words[:0], True
+    if settings.fusion is not Fusion.LEXICAL or settings.refine is not None:
+        # The boosts act on the fused score; only where nothing is fused can the search itself go by them.
+        plain = plan if settings.dense_alone else replace(plan, boosts=(None,) * len(plan.segments))
+        dense = plain.ranking(settings.candidates)
+        by_meaning, exact = dense.rows, dense.exact
+    if settings.dense_alone:
+        by_words = by_words[:0]
+    rows = np.union1d(by_meaning, by_words)
+    found = Candidates(rows, plan.dense(rows), every[rows].astype(np.float64))
+    return LegsFound(found, by_meaning, by_words, exact)
+
+
+def fused(plan: Scored, legs: LegsFound, settings: HybridSettings, matching: Match | None) -> HybridRanking:
+    """One ranking of what the legs found, refined and re-ranked as the settings say."""
+    found, meaning, refined = legs.candidates, legs.candidates.dense, None
+    rankings = [legs.meaning, legs.words]
+    if settings.refine is not None:
+        query = refine(plan.query, plan.vectors(found.rows), found.lexical, settings.refine)
+        meaning = refined = plan.dense(found.rows, query)
+        rankings = [found.rows[order(found.rows, refined)][: settings.candidates], legs.words]
+    match settings.fusion:
+        case Fusion.DENSE:
+            scores = meaning
+        case Fusion.LEXICAL:
+            scores = found.lexical
+        case Fusion.RRF:
+            scores = reciprocal_ranks(found.rows, rankings, k=settings.rrf_k)
+        case Fusion.WEIGHTED:
+            scores = weighted(meaning, found.lexical, settings.weight)
+    scores = plan.boosted(found.rows, scores)
+    best = order(found.rows, scores)
+    complete = len(best) == plan.count
+    if settings.fusion is Fusion.LEXICAL and settings.refine is None:
+        complete = complete or len(best) < settings.candidates  # no other product has any of the words
+    ranking = HybridRanking(
+        found.rows[best],
+        scores[best],
+        legs.exact and (complete or settings.dense_alone or not any(plan.boosts)),
+        complete,
+        found.dense[best],
+        found.lexical[best],
+        None if refined is None else refined[best],
+    )
+    return reranked(ranking, settings.rerank, matching) if settings.rerank and matching is not None else ranking
+
+
+def reranked(ranking: HybridRanking, first: int, matching: Match) -> HybridRanking:
+    """The first ranks in the matching head's order; a rank keeps its score, whichever product takes it."""
+    count = min(first, len(ranking.rows))
+    said = matching(ranking.rows[:count]).astype(np.float64)
+    moved = np.concatenate([np.argsort(-said, kind="stable"), np.arange(count, len(ranking.rows))])
+    matched = np.full(len(moved), np.nan)
+    matched[:count] = said
+    scores = ranking.scores.copy()
+    # Pages go on by score and row: ranks with equal scores need different ones.
+    for place in range(1, len(scores)):
+        scores[place] = min(scores[place], np.nextafter(scores[place - 1], -np.inf))
+    return replace(
+        ranking,
+        rows=ranking.rows[moved],
+        scores=scores,
+        dense=ranking.dense[moved],
+        lexical=ranking.lexical[moved],
+        refined=None if ranking.refined is None else ranking.refined[moved],
+        match=matched[moved],
+    )
 
 
 def hits(page: Page, ranking: HybridRanking, identifiers: Callable[[list[int]], Sequence[str]]) -> list[HybridHit]:

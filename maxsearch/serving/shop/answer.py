@@ -127,15 +127,15 @@ class NotFoundError(Exception):
 
 
 class UnavailableError(MaxsearchError):
-    """What the engine searches cannot be reached now; the same request may succeed later."""
+    """What the engine searches, or a part of it, cannot be reached now; the same request may succeed soon."""
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Answers searches and takes changes; every method may be called from several threads.
 
-    A request that cannot be answered as asked raises UsageError with one sentence; any method of an engine that asks
-    another service raises UnavailableError while that cannot be reached.
+    A request that cannot be answered as asked raises UsageError with one sentence. Any method of an engine that asks
+    other processes raises UnavailableError while one of them is down; it never answers without it.
     """
 
     @property

@@ -114,12 +114,8 @@ class StoreEngine:
     def explain(self, text: str, product_id: str) -> dict[str, Any]:
         """See `Engine`."""
         view = self._view
-        from maxsearch.explain.model import ExplainedModel
-
-        if not isinstance(self._model, ExplainedModel):
-            raise UsageError("this service runs the exported program alone, which cannot explain: serve with --explain")
         [product] = view.products([row_of(view, product_id)])
-        return explain(self._model, text, product).to_json()
+        return explained(self._model, text, product)
 
     def picture(self, product_id: str) -> bytes | None:
         """See `Engine`."""
@@ -167,6 +163,19 @@ class StoreEngine:
                 self._view = View.of(snapshot, Generation.of(snapshot))
             else:
                 self._view = View.of(snapshot, view.generation)
+
+
+def explained(model: EmbeddingModel, text: str, product: Product) -> dict[str, Any]:
+    """Why a product fits a query.
+
+    Raises:
+      UsageError: the model cannot explain.
+    """
+    from maxsearch.explain.model import ExplainedModel
+
+    if not isinstance(model, ExplainedModel):
+        raise UsageError("this service runs the exported program alone, which cannot explain: serve with --explain")
+    return explain(model, text, product).to_json()
 
 
 def row_of(view: View, product_id: str) -> int:

@@ -1,12 +1,14 @@
 """One search of one view: filter, legs, page, facets, and what is told of each product."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from maxsearch.data.records import Product
 from maxsearch.errors import UsageError
 from maxsearch.evaluation.rerank import PairEncoder
 from maxsearch.serving.encoder import EmbeddingModel
@@ -14,13 +16,14 @@ from maxsearch.serving.filters.boosts import parse_boosts
 from maxsearch.serving.filters.cursors import decode_cursor, request_digest
 from maxsearch.serving.filters.facets import FacetCounts, count_facets, parse_facets
 from maxsearch.serving.filters.masks import MaskCache, Selection
-from maxsearch.serving.filters.pages import Entry, Page, Paging, first_page, page, parse_pins
+from maxsearch.serving.filters.pages import Entry, Page, Paging, Pin, SegmentGroups, first_page, page, parse_pins
 from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.filters.planner import Plan, Ranking
 from maxsearch.serving.filters.segments import locate
-from maxsearch.serving.hybrid.match import matching
+from maxsearch.serving.hybrid.match import Match, matching
 from maxsearch.serving.hybrid.ranking import Fusion, HybridPlan, HybridRanking, HybridSettings
 from maxsearch.serving.hybrid.refine import RefineSettings
+from maxsearch.serving.items import Item
 from maxsearch.serving.shop.answer import Answer, Found, Wanted
 from maxsearch.serving.shop.view import View
 
@@ -52,14 +55,14 @@ def answer(
     start = first_page(name, request)
     if wanted.cursor is not None:
         start = decode_cursor(wanted.cursor, generation=name, request=request)
-    pins = [{"product_id": product_id, "rank": rank} for product_id, rank in wanted.pins.items()]
-    paging = Paging(wanted.k, collapse=wanted.collapse, pins=parse_pins(pins or None, view.snapshot.row, plan.kept))
+    paging = Paging(wanted.k, collapse=wanted.collapse, pins=pins_of(wanted, view.snapshot.row, plan.kept))
     hybrid = hybrid_plan(plan, view, wanted, model)
     rank = plan.ranking if hybrid is None else hybrid.ranking
-    shown, ranking = page(rank, plan.segments, plan.selections, paging, start)
+    shown, ranking = page(rank, SegmentGroups(plan.segments, plan.selections), paging, start)
     assert isinstance(ranking, Ranking | HybridRanking)
+    items = view.snapshot.take([entry.row for entry in shown.entries])
     return Answer(
-        hits=found(shown, ranking, view),
+        hits=found(shown, ranking, items, view.snapshot.pictured),
         generation=name,
         exact=shown.exact,
         scanned=ranking.scanned + ranking.fetched if isinstance(ranking, Ranking) else len(ranking.rows),
@@ -67,6 +70,12 @@ def answer(
         facets={one.field: counted(one) for one in count_facets(facets, view.segments, keep, cache)},
         cursor=None if shown.following is None else shown.following.encode(),
     )
+
+
+def pins_of(wanted: Wanted, find: Callable[[str], int | None], kept: Callable[[int], bool]) -> tuple[Pin, ...]:
+    """The pins that are asked for; see `parse_pins`."""
+    pins = [{"product_id": product_id, "rank": rank} for product_id, rank in wanted.pins.items()]
+    return parse_pins(pins or None, find, kept)
 
 
 def digest(vector: Float32[np.ndarray, " D"], wanted: Wanted) -> str:
@@ -96,7 +105,18 @@ def hybrid_plan(plan: Plan, view: View, wanted: Wanted, model: EmbeddingModel) -
     """
     if wanted.hybrid is None and not wanted.refine and not wanted.rerank:
         return None
-    if not view.legs:
+    settings = hybrid_settings(wanted, lexical=bool(view.legs))
+    match = matcher(wanted, model, view.products) if wanted.rerank else None
+    return HybridPlan(plan, view.legs, view.words(wanted.text), settings, match)
+
+
+def hybrid_settings(wanted: Wanted, *, lexical: bool) -> HybridSettings:
+    """The settings of the hybrid search that is asked for.
+
+    Raises:
+      UsageError: the index has no words, or no leg has a weight.
+    """
+    if not lexical:
         raise UsageError("hybrid: this index keeps no words: build it with `maxsearch index build --lexical`")
     settings = HybridSettings(rerank=wanted.rerank, refine=RefineSettings() if wanted.refine else None)
     if wanted.hybrid is not None:
@@ -104,17 +124,31 @@ def hybrid_plan(plan: Plan, view: View, wanted: Wanted, model: EmbeddingModel) -
         if total <= 0:
             raise UsageError("hybrid: the weights dense and lexical are both 0: give one of them a weight")
         settings = replace(settings, fusion=FUSIONS[wanted.hybrid.method], weight=wanted.hybrid.dense / total)
-    match = None
-    if wanted.rerank:
-        if not isinstance(model, PairEncoder) or not model.matches:
-            raise UsageError("rerank: this model has no matching head: train one with --loss.matching above 0")
-        match = matching(model, wanted.text, view.products)
-    return HybridPlan(plan, view.legs, view.words(wanted.text), settings, match)
+    return settings
 
 
-def found(shown: Page, ranking: Ranking | HybridRanking, view: View) -> list[Found]:
-    """The products of a page."""
-    rows = [entry.row for entry in shown.entries]
+def matcher(wanted: Wanted, model: EmbeddingModel, products: Callable[[list[int]], Sequence[Product]]) -> Match:
+    """The matching head, asked about the products of rows.
+
+    Raises:
+      UsageError: the model has none.
+    """
+    if not isinstance(model, PairEncoder) or not model.matches:
+        raise UsageError("rerank: this model has no matching head: train one with --loss.matching above 0")
+    return matching(model, wanted.text, products)
+
+
+def found(
+    shown: Page, ranking: Ranking | HybridRanking, items: Sequence[Item], pictured: Callable[[int], bool]
+) -> list[Found]:
+    """The products of a page.
+
+    Args:
+      shown: the page.
+      ranking: what it was cut from.
+      items: its products.
+      pictured: whether the product at a row has a picture.
+    """
     dense = {} if isinstance(ranking, HybridRanking) else dict(zip(ranking.rows.tolist(), ranking.dense, strict=True))
 
     def legs(row: int) -> dict[str, float]:
@@ -123,7 +157,7 @@ def found(shown: Page, ranking: Ranking | HybridRanking, view: View) -> list[Fou
             return {name: value for name, value in said.items() if value is not None}
         return {"dense": float(dense[row])} if row in dense else {}
 
-    def one(entry: Entry, item: Any) -> Found:
+    def one(entry: Entry, item: Item) -> Found:
         return Found(
             entry.rank,
             item.product_id,
@@ -133,10 +167,10 @@ def found(shown: Page, ranking: Ranking | HybridRanking, view: View) -> list[Fou
             item.attributes,
             item.variant,
             entry.variants,
-            view.snapshot.pictured(entry.row),
+            pictured(entry.row),
         )
 
-    return [one(entry, item) for entry, item in zip(shown.entries, view.snapshot.take(rows), strict=True)]
+    return [one(entry, item) for entry, item in zip(shown.entries, items, strict=True)]
 
 
 def counted(one: FacetCounts) -> list[dict[str, Any]]:
