@@ -257,7 +257,10 @@ def rehearse(
     minutes: float | None = None,
     init_from: Path | None = None,
 ) -> str:
-    """What `train` would do with these arguments, in a line; it writes nothing, and raises what `train` would."""
+    """What `train` would do with these arguments, in a line; it writes nothing.
+
+    It raises what `train` would, but does not compare the settings with those of a run that is continued.
+    """
     source, config, mesh, abstract = check(config, data, minutes, init_from)
     from_leader(lambda: require_run_folder(run))
     parameters = sum(x.size for x in jax.tree.leaves(abstract.params))
