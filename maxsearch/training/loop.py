@@ -24,6 +24,8 @@ from maxsearch.data.tokens.encoder import table_for, table_of
 from maxsearch.distributed import from_leader, leads
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.mesh import make_mesh, put_batch, spec_size
+from maxsearch.models.pretrained.architecture import settle_sources
+from maxsearch.models.pretrained.load import load_towers, record_report
 from maxsearch.models.search import Words
 from maxsearch.training.alignment import aligned_params
 from maxsearch.training.bucketing import read_buckets, settle_lengths, text_encoders, told
@@ -33,21 +35,23 @@ from maxsearch.training.environment import note_process
 from maxsearch.training.goodput import Clock, read_lines
 from maxsearch.training.metrics import Display, MetricWriter
 from maxsearch.training.mixing import open_mixture, progress_of
-from maxsearch.training.origin import read_origin, record, take, with_tokenizer
+from maxsearch.training.optim import path_name
+from maxsearch.training.origin import config_of, read_origin, record, take, with_tokenizer
 from maxsearch.training.profile import Profile
 from maxsearch.training.run import Run, TrainResult, stopping
 from maxsearch.training.run_folder import (
     PROFILE,
     TOKENIZER,
     alone,
+    read_config,
     read_lexicon,
     record_data,
     settle_config,
     settle_lexicon,
     settle_tokenizer,
 )
-from maxsearch.training.stages import StagePlan, check_stages, optimizer_of
-from maxsearch.training.state import abstract_state, init_state, model_graph
+from maxsearch.training.stages import StagePlan, check_stages, optimizer_of, with_params
+from maxsearch.training.state import TrainState, abstract_state, init_state, model_graph
 
 NEW: dict[str, Any] = {"seconds": 0.0, "horizon": None, "stage": 0, "stage_start": 0}  # the position where a run begins
 
@@ -155,6 +159,7 @@ def train(
     started, clock = time.monotonic(), Clock()
     window = Profile.parse(profile, run / PROFILE) if profile else None
     source, config = open_mixture((data,) if isinstance(data, str) else data, config, open_source)
+    config = with_sources(config, run, init_from)
     if init_from is not None:
         config = with_tokenizer(config, init_from)
     mesh = make_mesh(config.mesh)
@@ -191,6 +196,8 @@ def train(
                 if leads():
                     record(run, origin, taken)
                 display.say(f"beginning with {init_from}: {taken}")
+            else:
+                state = begin_pretrained(config, state, run, display)
         else:
             position = checkpoints.position(resumed_from)
             abstract = abstract_state(config, optimizer_of(config, position["stage"]))
@@ -227,6 +234,30 @@ def train(
             clock=clock,
             earlier=read_lines(run) if leads() and resumed_from else (),
         ).go(cleanup.enter_context(stopping()))
+
+
+def with_sources(config: Config, run: Path, init_from: Path | None) -> Config:
+    """The config with the architecture of pretrained towers, which the run that goes on, or began it, knows already."""
+    if not any(tower.pretrained for tower in (config.model.query, config.model.title, config.model.image)):
+        return settle_sources(config)
+    if has_checkpoint(run):
+        return settle_sources(config, read_config(run))
+    return settle_sources(config, config_of(init_from) if init_from is not None else None)
+
+
+def begin_pretrained(config: Config, state: TrainState, run: Path, display: Display) -> TrainState:
+    """The state with the parameters that the sources of pretrained towers give; what they gave is said and recorded."""
+    here = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(state.params)}
+    arrays, reports = load_towers(config, here)
+    if not reports:
+        return state
+    for report in reports:
+        display.say(str(report))
+    if leads():
+        record_report(run, reports)
+    return with_params(
+        state, jax.tree.map_with_path(lambda path, leaf: arrays.get(path_name(path), leaf), state.params)
+    )
 
 
 def settle(run: Path, config: Config, source: ExampleSource) -> None:
