@@ -1,9 +1,9 @@
-"""Text towers that begin with all-MiniLM-L6-v2 (22M parameters, Apache-2.0), our image tower from scratch.
+"""Text towers that begin with all-MiniLM-L6-v2 (22M parameters), and the image tower of `fashion` from scratch.
 
 maxsearch train pretrained/minilm --data DATA --run RUN
 
-The model is fetched from the Hub. --model.query.pretrained FOLDER --model.title.pretrained FOLDER take another one of
-BERT's kind. Cost and result: docs/results.md.
+The model is fetched from the Hub; --model.query.pretrained FOLDER --model.title.pretrained FOLDER name a local copy, or
+another model of BERT's kind. Cost and result: docs/results.md.
 """
 
 from dataclasses import replace
@@ -16,18 +16,16 @@ SOURCE = TextSource(name=NAME, family="bert", hidden=1536, activation="gelu", ep
 
 
 def get_config() -> Config:
-    """The lowest layers stay as they are, the others learn at a tenth of the rate of what is new."""
+    """Embeddings and the lowest four layers stay as they are; the last two learn at a tenth of the others' rate."""
     fashion = load_preset("fashion")
-    text = TextConfig(pretrained=NAME, source=SOURCE, width=384, depth=6, heads=12, max_tokens=16)
-    groups = (
-        *layer_groups("query_encoder", 6, 1.0, lr=0.1, frozen=4),
-        *layer_groups("title_encoder", 6, 1.0, lr=0.1, frozen=4),
-        *OptimConfig().groups,
-    )
+    text = TextConfig(pretrained=NAME, source=SOURCE, width=384, depth=6, heads=12, max_tokens=8)
+    towers = [layer_groups(f"{name}_encoder", 6, 1.0, lr=0.1, frozen=4) for name in ("query", "title")]
     return replace(
         fashion,
         name="pretrained/minilm",
-        model=replace(fashion.model, dim=384, vocab_size=30522, query=text, title=text),
-        data=replace(fashion.data, max_padding=0.2),
-        optim=replace(fashion.optim, groups=groups),
+        model=replace(fashion.model, dim=384, vocab_size=30522, query=text, title=replace(text, max_tokens=14)),
+        data=replace(fashion.data, batch_size=128),
+        optim=replace(
+            fashion.optim, learning_rate=2e-3, warmup_steps=10, groups=(*towers[0], *towers[1], *OptimConfig().groups)
+        ),
     )
