@@ -30,7 +30,7 @@ from maxsearch.explain.words import picture_words
 from maxsearch.mesh import make_mesh, put_batch
 from maxsearch.serving.catalogue import catalogue
 from maxsearch.training.alignment import aligned_params, collected, directions, refined
-from maxsearch.training.loop import open_source, open_stream
+from maxsearch.training.opening import open_source, open_stream
 from maxsearch.training.stages import optimizer_of, with_params
 from maxsearch.training.state import init_params, init_state, model_graph
 from maxsearch.training.step import make_step

@@ -26,7 +26,7 @@ from maxsearch.data.tokenize import TextEncoder
 from maxsearch.mesh import make_mesh, put_batch
 from maxsearch.presets import load_preset
 from maxsearch.training.bucketing import text_encoders
-from maxsearch.training.loop import open_source, open_stream
+from maxsearch.training.opening import open_source, open_stream
 from maxsearch.training.run_folder import settle_tokenizer
 from maxsearch.training.stages import optimizer_of
 from maxsearch.training.state import init_state

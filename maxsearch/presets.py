@@ -1,4 +1,4 @@
-"""Presets: configs/*.py, configs/methods/*.py and users' own files, each with get_config() -> Config."""
+"""Presets: what stands in configs/ and its folders, and users' own files, each with get_config() -> Config."""
 
 import difflib
 import importlib.util
@@ -18,7 +18,7 @@ def configs_folder() -> Path:
 def preset_names() -> list[str]:
     """Names of the presets that come with maxsearch, such as `fashion` and `methods/make`."""
     folder = configs_folder()
-    paths = [*folder.glob("*.py"), *folder.glob("methods/*.py")]
+    paths = [*folder.glob("*.py"), *folder.glob("methods/*.py"), *folder.glob("pretrained/*.py")]
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths if path.name[0] != "_")
 
 

@@ -38,6 +38,6 @@ def laptop(monkeypatch: pytest.MonkeyPatch, quick_compile: None) -> None:
 
     from maxsearch.config import MeshConfig
     from maxsearch.mesh import make_mesh
-    from maxsearch.training import loop
+    from maxsearch.training import opening
 
-    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(MeshConfig(), jax.devices()[:1]))
+    monkeypatch.setattr(opening, "make_mesh", lambda config: make_mesh(MeshConfig(), jax.devices()[:1]))

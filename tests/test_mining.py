@@ -25,7 +25,7 @@ from maxsearch.manifest import read_manifest
 from maxsearch.mining.filters import MiningOptions, has_all_words, same_variant, too_close
 from maxsearch.mining.mine import mine
 from maxsearch.prepare.run import PrepareOptions, prepare
-from maxsearch.training.loop import open_source
+from maxsearch.training.opening import open_source
 from tests import tiny
 from tests.serving_fakes import folder_bytes
 

@@ -15,8 +15,8 @@ from maxsearch.data.negatives import MinedSource
 from maxsearch.data.sources import CatalogueSource
 from maxsearch.data.synthetic import write_catalogue
 from maxsearch.errors import UsageError
-from maxsearch.training.loop import open_source
 from maxsearch.training.mixing import open_mixture
+from maxsearch.training.opening import open_source
 from tests import tiny
 from tests.test_distributed import begin, finish
 from tests.test_negatives import write

@@ -32,8 +32,8 @@ from maxsearch.data.transforms import Augment
 from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.prepare.run import PrepareOptions, prepare
 from maxsearch.prepare.tokens import Tokenization
-from maxsearch.training.loop import open_source, open_stream
 from maxsearch.training.mixing import open_mixture
+from maxsearch.training.opening import open_source, open_stream
 from tests import tiny
 
 TITLES = ["Navy blue casual shirt", "Red cotton t-shirt 100%", "Café crème dress"] * 3

@@ -21,6 +21,9 @@ class Export:
     """The run."""
     out: OptionalPath = None
     """The model folder to write; an older model there is replaced as a whole."""
+    hub: OptionalPath = None
+    """A folder for the pretrained towers in the layout of transformers and sentence-transformers; --out may be left
+    out."""
     step: OptionalInt = None
     """Which checkpoint; the latest by default."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -46,16 +49,25 @@ class Export:
         if any(judged) != all(judged):
             raise UsageError("--products, --queries and --qrels go together: give all three, or none")
         if self.verify is not None:
-            if self.run_folder is not None or self.out is not None or any(judged):
+            if self.run_folder is not None or self.out is not None or self.hub is not None or any(judged):
                 raise UsageError("--verify checks an exported model alone: leave --run, --out and the test files out")
             manifest = verify(self.verify, reload=Encoder.from_model)
             print(f"{self.verify}: {said(manifest)}; its files are whole, and model and programs give its vectors")
             return
-        if self.run_folder is None or self.out is None:
+        if self.run_folder is None or (self.out is None and self.hub is None):
             raise UsageError("give the run with --run and the folder to write with --out, or a model with --verify")
+        if self.out is None and any(judged):
+            raise UsageError("--products, --queries and --qrels compare the model at --out with the run: give --out")
+        encoder = Encoder.from_run(self.run_folder, self.step)
+        if self.hub is not None:
+            from maxsearch.exporting.hub import export_hub
+
+            towers = export_hub(encoder, self.hub)
+            print(f"{self.hub}: {', '.join(towers)} in the Hub's layout")
+        if self.out is None:
+            return
         from maxsearch.exporting.programs import write_programs
 
-        encoder = Encoder.from_run(self.run_folder, self.step)
         manifest = export(
             encoder,
             self.out,

@@ -42,13 +42,15 @@ class Plan:
         from maxsearch.errors import MaxsearchError, UsageError
         from maxsearch.files import write_json
         from maxsearch.mesh import make_mesh
+        from maxsearch.models.pretrained.architecture import settle_sources
         from maxsearch.planning.jobs import Embed, Job, Train
         from maxsearch.planning.plan import Plan, make_plan
         from maxsearch.planning.report import print_plan, verdict
         from maxsearch.planning.search import largest_batch
         from maxsearch.planning.topology import devices_of, parse
 
-        stages = max(len(self.config.stages), 1)
+        config = settle_sources(self.config, self.config)
+        stages = max(len(config.stages), 1)
         if not 1 <= self.stage <= stages:
             raise UsageError(f"--stage {self.stage}: {self.preset} has {stages}, choose from 1 to {stages}")
         topology = parse(self.topology, self.slices)
@@ -62,12 +64,12 @@ class Plan:
             print(f"batch {plan.config.data.batch_size:,}: {verdict(plan)}", file=sys.stderr, flush=True)
 
         if self.largest_batch:
-            parts = job.parts(self.config, make_mesh(job.mesh(self.config), devices))
-            found = largest_batch(self.config, parts, made, tell)
+            parts = job.parts(config, make_mesh(job.mesh(config), devices))
+            found = largest_batch(config, parts, made, tell)
             if found is None:
                 raise MaxsearchError(f"no batch of {self.preset} fits on {topology.name}: split it over more chips")
         else:
-            found = made(self.config)
+            found = made(config)
         if self.out is not None:
             write_json(self.out, found.to_json())
         print_plan(found)

@@ -61,7 +61,8 @@ class Train:
         """Trains as this process's part of the run."""
         from maxsearch.distributed import leads
         from maxsearch.training.goodput import goodput, read_lines, told
-        from maxsearch.training.loop import rehearse, train
+        from maxsearch.training.loop import train
+        from maxsearch.training.opening import rehearse
 
         if self.run_folder.parts and self.run_folder.parts[0].endswith(":"):  # pathlib takes gs://b/run for gs:/b/run
             raise UsageError(

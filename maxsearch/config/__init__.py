@@ -3,6 +3,7 @@
 from maxsearch.config.data import Augment, DataConfig
 from maxsearch.config.loss import AlignLossConfig, BankConfig, LossConfig, MarginConfig, MaskedConfig, RankingConfig
 from maxsearch.config.model import AlignConfig, FusionConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig
+from maxsearch.config.pretrained import ImageSource, TextSource, layer_groups
 from maxsearch.config.root import Config
 from maxsearch.config.training import MeshConfig, OptimConfig, ParamGroup, Stage, TrainConfig
 
@@ -16,6 +17,7 @@ __all__ = [
     "FusionConfig",
     "HeadConfig",
     "ImageConfig",
+    "ImageSource",
     "LossConfig",
     "MarginConfig",
     "MaskedConfig",
@@ -26,5 +28,7 @@ __all__ = [
     "RankingConfig",
     "Stage",
     "TextConfig",
+    "TextSource",
     "TrainConfig",
+    "layer_groups",
 ]

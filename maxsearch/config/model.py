@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Fixed
 
 from maxsearch.config.checks import require
+from maxsearch.config.pretrained import ImageSource, TextSource
 
 
 def _require_transformer(where: str, tower: "TextConfig | ImageConfig | FusionConfig") -> None:
@@ -16,9 +19,23 @@ def _require_transformer(where: str, tower: "TextConfig | ImageConfig | FusionCo
     require(0 <= tower.dropout < 1, f"{where}: dropout must lie in [0, 1), not {tower.dropout}")
 
 
+def _require_source(where: str, tower: "TextConfig | ImageConfig") -> None:
+    require(
+        tower.pool == "mean" or bool(tower.pretrained),
+        f"{where}: pool source is that of a pretrained tower: set pretrained, or pool mean",
+    )
+    require(tower.keep_layers >= 0, f"{where}: keep_layers must not be negative, not {tower.keep_layers}")
+
+
 @dataclass(frozen=True)
 class TextConfig:
-    """A text tower: token embeddings, then `depth` transformer blocks (0 makes it a bag of words)."""
+    """A text tower: token embeddings, then `depth` transformer blocks (0 makes it a bag of words).
+
+    `pretrained` names a folder or a Hub model to begin with: its architecture takes the place of width, depth, heads
+    and mlp_ratio, and its tokenizer becomes the run's. `source` holds what was read of it. `keep_layers` takes so many
+    of its lowest layers (0: all), for a smaller tower. `pool` says how token states become a vector: their `mean`, or
+    as the `source` does it.
+    """
 
     width: int = 128
     depth: int = 1
@@ -26,9 +43,14 @@ class TextConfig:
     mlp_ratio: float = 4.0
     max_tokens: int = 16
     dropout: float = 0.0
+    pretrained: str = ""
+    keep_layers: int = 0
+    pool: Literal["mean", "source"] = "mean"
+    source: Annotated[TextSource | None, Fixed] = None
 
     def __post_init__(self) -> None:
         _require_transformer("model.query or model.title", self)
+        _require_source("model.query or model.title", self)
         require(
             self.max_tokens >= 1, f"model.query or model.title: max_tokens must be at least 1, not {self.max_tokens}"
         )
@@ -43,6 +65,9 @@ class ImageConfig:
     first; `stem_blocks` residual blocks of two convolutions each come after its second stage. With `colour_width` above
     0 a small network of that width reads the mean colours of each patch, 4 x 4 pixels at a time, and adds what it finds
     to the patch: colour is what shoppers ask for, and the norms of the stem blur it.
+
+    `pretrained`, `source`, `keep_layers` and `pool` are as of TextConfig; the source has a stem and a patch of its own,
+    and its positions are resized to `size`.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -56,9 +81,14 @@ class ImageConfig:
     heads: int = 4
     mlp_ratio: float = 4.0
     dropout: float = 0.0
+    pretrained: str = ""
+    keep_layers: int = 0
+    pool: Literal["mean", "source"] = "mean"
+    source: Annotated[ImageSource | None, Fixed] = None
 
     def __post_init__(self) -> None:
         _require_transformer("model.image", self)
+        _require_source("model.image", self)
         require(self.patch >= 1, f"model.image: patch must be at least 1, not {self.patch}")
         require(self.stem_width >= 1, f"model.image: stem_width must be at least 1, not {self.stem_width}")
         require(

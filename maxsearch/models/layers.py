@@ -35,11 +35,13 @@ def constant(shape: tuple[int, ...], axes: tuple[str | None, ...], value: float)
     return nnx.Param(jnp.full(shape, value, jnp.float32, out_sharding=spec(*axes)))
 
 
-def layer_norm(x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"]) -> Float[Array, "*B D"]:
+def layer_norm(
+    x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"], epsilon: float = NORM_EPSILON
+) -> Float[Array, "*B D"]:
     """Layer normalisation in float32, returned in the dtype of `x`."""
     y = x.astype(jnp.float32)
     y = y - y.mean(axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + NORM_EPSILON)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + epsilon)
     return (y * scale + bias).astype(x.dtype)
 
 
@@ -77,13 +79,14 @@ def rows_of(x: Float[Array, "N D"], batch: Size) -> Float[Array, "B T D"]:
 class Norm(nnx.Module):
     """Layer norm with its own scale and bias."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, epsilon: float = NORM_EPSILON) -> None:
         self.scale = constant((width,), (None,), 1.0)
         self.bias = constant((width,), (None,), 0.0)
+        self._epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Normalises the last dimension."""
-        return layer_norm(x, self.scale[...], self.bias[...])
+        return layer_norm(x, self.scale[...], self.bias[...], self._epsilon)
 
 
 class Linear(nnx.Module):

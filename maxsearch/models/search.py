@@ -12,12 +12,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from maxsearch.config import Config
+from maxsearch.config import Config, TextConfig
 from maxsearch.mesh import spec
 from maxsearch.models.align import make_aligner
 from maxsearch.models.fusion import FusionInputs, Tokens, make_fusion
 from maxsearch.models.heads import HEADS, make_heads
 from maxsearch.models.layers import Linear, constant, l2_normalize, masked_mean, normal
+from maxsearch.models.pretrained.text import PretrainedText
+from maxsearch.models.pretrained.vision import PretrainedImage
 from maxsearch.models.text import TextEncoder
 from maxsearch.models.vision import ImageEncoder
 
@@ -98,9 +100,9 @@ class SearchModel(nnx.Module):
         # Own weights, one start: a word that training hardly sees still matches itself across the two towers (ours).
         start = rngs.params()
         query_rngs, title_rngs = nnx.Rngs(params=start), nnx.Rngs(params=start)
-        self.query_encoder = TextEncoder(query_rngs, model.query, model)
-        self.title_encoder = TextEncoder(title_rngs, model.title, model, fields=model.texts)
-        self.image_encoder = ImageEncoder(rngs, model)
+        self.query_encoder = text_encoder(model.query)(query_rngs, model.query, model)
+        self.title_encoder = text_encoder(model.title)(title_rngs, model.title, model, fields=model.texts)
+        self.image_encoder = (ImageEncoder if model.image.source is None else PretrainedImage)(rngs, model)
         self.query_project = Linear(query_rngs, model.query.width, model.dim)
         self.title_project = Linear(title_rngs, model.title.width, model.dim)
         self.image_project = Linear(rngs, model.image.width, model.dim)
@@ -114,6 +116,7 @@ class SearchModel(nnx.Module):
         self.logit_bias = constant((), (), -10.0)
         self.heads = nnx.Dict(make_heads(rngs, config, heads))
         self.aligner = make_aligner(rngs, config, words)
+        self._pooled = tuple(name for name in ("query", "title", "image") if getattr(model, name).pool == "source")
 
     def encode_query(
         self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None
@@ -123,11 +126,11 @@ class SearchModel(nnx.Module):
 
     def query_words(self, ids: Int[Array, "B T"], mask: Bool[Array, "B T"], key: PRNGKeyArray | None = None) -> Tokens:
         """Token states of queries."""
-        return Tokens(self.query_encoder(ids, mask, key), mask)
+        return text_tokens(self.query_encoder, ids, mask, key, pooled="query" in self._pooled)
 
     def query_vector(self, words: Tokens) -> Float[Array, "B E"]:
         """Unit vectors of queries from their token states."""
-        return l2_normalize(self.query_project(masked_mean(words.states, words.mask)))
+        return l2_normalize(self.query_project(words.summary))
 
     def encode_product(
         self,
@@ -162,20 +165,33 @@ class SearchModel(nnx.Module):
         keys: tuple[PRNGKeyArray | None, ...] = (None, None),
     ) -> ProductTokens:
         """Token states of products, before they are joined; arguments as for `encode_product`."""
-        B, N = image_present.shape
-        words, words_mask = with_null(
-            self.title_encoder(title_ids, title_mask, keys[0]), title_mask, title_mask.any(axis=1), self.title_null[...]
-        )
-        flat = jax.lax.reshape(image, (B * N, *image.shape[2:]), out_sharding=spec("batch", None, None, None))
-        patches = self.image_encoder(flat, keys[1])
-        P, D = patches.shape[1:]
-        patches = jax.lax.reshape(patches, (B, N * P, D), out_sharding=spec("batch", None, None))
-        seen = jnp.repeat(image_present, P, axis=1)
+        title = text_tokens(self.title_encoder, title_ids, title_mask, keys[0], pooled="title" in self._pooled)
+        patches = self._patches(image, image_present, keys[1])
         visual = None
         if self.aligner is not None and self.aligner.visual_words:
-            visual = self.aligner(patches, seen, image, self.title_encoder).tokens
-        patches, patches_mask = with_null(patches, seen, image_present.any(axis=1), self.image_null[...])
-        return ProductTokens(Tokens(words, words_mask), Tokens(patches, patches_mask), visual)
+            visual = self.aligner(patches.states, patches.mask, image, self.title_encoder).tokens
+        return ProductTokens(
+            with_null(title, title_mask.any(axis=1), self.title_null[...]),
+            with_null(patches, image_present.any(axis=1), self.image_null[...]),
+            visual,
+        )
+
+    def _patches(
+        self, image: UInt8[Array, "B N H W 3"], present: Bool[Array, "B N"], key: PRNGKeyArray | None
+    ) -> Tokens:
+        """Token states of pictures, those of a product end to end."""
+        B, N = present.shape
+        flat = jax.lax.reshape(image, (B * N, *image.shape[2:]), out_sharding=spec("batch", None, None, None))
+        pooled = None
+        if "image" in self._pooled:
+            patches, pooled = self.image_encoder.read(flat, key)
+            pooled = jax.lax.reshape(pooled, (B, N, pooled.shape[-1]), out_sharding=spec("batch", None, None))
+            pooled = masked_mean(pooled, present)
+        else:
+            patches = self.image_encoder(flat, key)
+        P, D = patches.shape[1:]
+        patches = jax.lax.reshape(patches, (B, N * P, D), out_sharding=spec("batch", None, None))
+        return Tokens(patches, jnp.repeat(present, P, axis=1), pooled)
 
     def join(
         self,
@@ -197,13 +213,13 @@ class SearchModel(nnx.Module):
         visual, visual_vector = None, None
         if tokens.visual is not None:
             visual = Tokens(self.title_to_fusion(tokens.visual.states), tokens.visual.mask)
-            visual_vector = l2_normalize(self.title_project(masked_mean(tokens.visual.states, tokens.visual.mask)))
+            visual_vector = l2_normalize(self.title_project(tokens.visual.summary))
         return FusionInputs(
             words=Tokens(self.title_to_fusion(words.states), words.mask),
             patches=Tokens(self.image_to_fusion(patches.states), patches.mask),
             visual=visual,
-            title=l2_normalize(self.title_project(masked_mean(words.states, words.mask))),
-            image=l2_normalize(self.image_project(masked_mean(patches.states, patches.mask))),
+            title=l2_normalize(self.title_project(words.summary)),
+            image=l2_normalize(self.image_project(patches.summary)),
             visual_vector=visual_vector,
             present=jnp.stack([title_present, image_present], axis=1),
         )
@@ -225,10 +241,33 @@ class SearchModel(nnx.Module):
         )
 
 
-def with_null(
-    tokens: Float[Array, "B T D"], mask: Bool[Array, "B T"], present: Bool[Array, " B"], null: Float[Array, " D"]
-) -> tuple[Float[Array, "B T D"], Bool[Array, "B T"]]:
+def text_encoder(config: TextConfig) -> type[TextEncoder] | type[PretrainedText]:
+    """The class of a text tower."""
+    return TextEncoder if config.source is None else PretrainedText
+
+
+def text_tokens(
+    encoder: TextEncoder | PretrainedText,
+    ids: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    key: PRNGKeyArray | None,
+    *,
+    pooled: bool,
+) -> Tokens:
+    """Token states of texts; `pooled` asks a pretrained tower for the state that stands for each."""
+    if not pooled:
+        return Tokens(encoder(ids, mask, key), mask)
+    assert isinstance(encoder, PretrainedText)
+    states, spoken = encoder.read(ids, mask, key)
+    return Tokens(states, mask, spoken)
+
+
+def with_null(tokens: Tokens, present: Bool[Array, " B"], null: Float[Array, " D"]) -> Tokens:
     """Where a modality is missing: one real token, the learned null."""
-    tokens = jnp.where(present[:, None, None], tokens, null.astype(tokens.dtype))
-    first = jnp.arange(mask.shape[1]) == 0
-    return tokens, jnp.where(present[:, None], mask, first)
+    null = null.astype(tokens.states.dtype)
+    first = jnp.arange(tokens.mask.shape[1]) == 0
+    return Tokens(
+        jnp.where(present[:, None, None], tokens.states, null),
+        jnp.where(present[:, None], tokens.mask, first),
+        None if tokens.pooled is None else jnp.where(present[:, None], tokens.pooled, null),
+    )

@@ -8,34 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from maxsearch.config import Config
-from maxsearch.data.batches import StreamOptions
-from maxsearch.data.buckets.order import Buckets
-from maxsearch.data.dataset import PreparedDataset
-from maxsearch.data.keywords import Lexicon, token_rows
-from maxsearch.data.layout import check_batch
-from maxsearch.data.negatives import MinedSource, Negatives
-from maxsearch.data.sources import CatalogueSource, ExampleSource
-from maxsearch.data.stream import Stream, make_stream
-from maxsearch.data.tables.remote import is_url
-from maxsearch.data.tfds_source import TfdsSource
+from maxsearch.data.keywords import token_rows
+from maxsearch.data.sources import ExampleSource
+from maxsearch.data.stream import Stream
 from maxsearch.data.tokenize import load_tokenizer
 from maxsearch.data.tokens.encoder import table_for, table_of
 from maxsearch.distributed import from_leader, leads
-from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.mesh import make_mesh, put_batch, spec_size
+from maxsearch.errors import UsageError
+from maxsearch.mesh import put_batch
+from maxsearch.models.pretrained.load import load_towers, record_report
 from maxsearch.models.search import Words
 from maxsearch.training.alignment import aligned_params
-from maxsearch.training.bucketing import read_buckets, settle_lengths, text_encoders, told
+from maxsearch.training.bucketing import read_buckets, settle_lengths, told
 from maxsearch.training.budget import make_budget
 from maxsearch.training.checkpoint import Checkpoints, has_checkpoint
 from maxsearch.training.environment import note_process
 from maxsearch.training.goodput import Clock, read_lines
 from maxsearch.training.metrics import Display, MetricWriter
-from maxsearch.training.mixing import open_mixture, progress_of
-from maxsearch.training.origin import read_origin, record, take, with_tokenizer
+from maxsearch.training.mixing import progress_of
+from maxsearch.training.opening import check, open_stream
+from maxsearch.training.optim import path_name
+from maxsearch.training.origin import read_origin, record, take
 from maxsearch.training.profile import Profile
 from maxsearch.training.run import Run, TrainResult, stopping
 from maxsearch.training.run_folder import (
@@ -44,91 +39,14 @@ from maxsearch.training.run_folder import (
     alone,
     read_lexicon,
     record_data,
-    require_run_folder,
     settle_config,
     settle_lexicon,
     settle_tokenizer,
 )
-from maxsearch.training.stages import StagePlan, check_stages, optimizer_of
+from maxsearch.training.stages import optimizer_of, with_params
 from maxsearch.training.state import TrainState, abstract_state, init_state, model_graph
 
 NEW: dict[str, Any] = {"seconds": 0.0, "horizon": None, "stage": 0, "stage_start": 0}  # the position where a run begins
-
-
-def open_source(data: str, config: Config) -> tuple[ExampleSource, Config]:
-    """The source of examples, and the config with what the data decide filled in.
-
-    Args:
-      data: a folder that `maxsearch prepare` wrote, or `tfds:NAME[:SPLIT]`.
-      config: the run's config.
-
-    Raises:
-      MaxsearchError: the data cannot be read.
-    """
-    if data.startswith("tfds:"):
-        if config.data.fraction < 1:
-            raise UsageError(f"--data.fraction cuts prepared data only: leave it out with --data {data}")
-        if config.data.negatives:
-            raise UsageError(f"--data.negatives are mined of prepared data only: leave it out with --data {data}")
-        source = TfdsSource(data, config.data.image_key, config.data.text_key, seed=config.seed)
-        edge = config.data.image_edge or 2 * max(config.model.image.size)
-        return source, replace(config, data=replace(config.data, image_edge=edge))
-    if is_url(data):
-        raise UsageError(
-            f"--data {data} is a URL, and training reads disks: mount the bucket, or copy the dataset here"
-        )
-    dataset = PreparedDataset.open(Path(data))
-    if not len(dataset.interactions):
-        raise MaxsearchError(f"--data {data} holds no interactions to learn from: prepare it with --interactions")
-    edge = dataset.manifest["image_edge"]
-    if config.data.image_edge not in (0, edge):
-        raise UsageError(
-            f"--data.image-edge is {config.data.image_edge} and {data} was prepared with {edge}: leave the flag out"
-        )
-    if config.model.keywords and dataset.keywords is None:
-        raise UsageError(
-            f"--model.keywords is {config.model.keywords} and {data} was prepared without keywords: prepare it again, "
-            "with --keywords above 0"
-        )
-    config = replace(config, data=replace(config.data, image_edge=edge))
-    catalogue = CatalogueSource(dataset, config.data.weight_power, config.seed, config.data.fraction)
-    if not config.data.negatives:
-        return catalogue, config
-    negatives = Negatives.open(Path(config.data.negatives), dataset)
-    return MinedSource(catalogue, negatives, config.data.negatives_share, config.seed), config
-
-
-def open_stream(
-    source: ExampleSource,
-    tokenizer: Any,
-    config: Config,
-    lexicon: Lexicon | None = None,
-    buckets: Buckets | None = None,
-) -> Stream:
-    """This process's part of the training stream; `lexicon` and `buckets` are the run's."""
-    return make_stream(
-        source,
-        *text_encoders(tokenizer, config),
-        config.model.image.size,
-        StreamOptions(
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            num_workers=config.data.workers,
-            num_threads=config.data.threads,
-            prefetch=config.data.prefetch,
-            augment=config.data.augment,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            cache_images=config.data.cache_images_mb * 2**20,
-            images=config.model.images,
-            texts=config.model.texts,
-            words=config.uses("mlm_query", "mlm_title"),
-            max_bad_fraction=config.data.max_bad_fraction,
-        ),
-        lexicon=lexicon,
-        buckets=buckets,
-        tokens=table_for(source, tokenizer),
-    )
 
 
 def train(
@@ -161,7 +79,7 @@ def train(
     """
     started, clock = time.monotonic(), Clock()
     window = Profile.parse(profile, run / PROFILE) if profile else None
-    source, config, mesh, abstract = check(config, data, minutes, init_from)
+    source, config, mesh, abstract = check(config, data, run, minutes, init_from)
 
     with jax.set_mesh(mesh), ExitStack() as cleanup:
         from_leader(lambda: cleanup.enter_context(alone(run)))
@@ -190,6 +108,8 @@ def train(
                 if leads():
                     record(run, origin, taken)
                 display.say(f"beginning with {init_from}: {taken}")
+            else:
+                state = begin_pretrained(config, state, run, display)
         else:
             position = checkpoints.position(resumed_from)
             abstract = abstract_state(config, optimizer_of(config, position["stage"]))
@@ -228,49 +148,18 @@ def train(
         ).go(cleanup.enter_context(stopping()))
 
 
-def check(
-    config: Config, data: str | Sequence[str], minutes: float | None, init_from: Path | None
-) -> tuple[ExampleSource, Config, Mesh, TrainState]:
-    """Opens the data and checks that they, the config and the devices fit one another; arguments as for `train`.
-
-    Returns:
-      the source, the config with what the data decide filled in, the mesh, and the state's shapes.
-    """
-    source, config = open_mixture((data,) if isinstance(data, str) else data, config, open_source)
-    if init_from is not None:
-        config = with_tokenizer(config, init_from)
-    mesh = make_mesh(config.mesh)
-    check_batch(config.data.batch_size, spec_size(mesh, "batch"), config.train.microbatches)
-    if minutes is None:
-        StagePlan.of(config.stages).check(config.train.steps)
-    with jax.set_mesh(mesh):
-        abstract = abstract_state(config, optimizer_of(config, 0))
-        check_stages(config, abstract.params)
-    return source, config, mesh, abstract
-
-
-def rehearse(
-    config: Config,
-    data: str | Sequence[str],
-    run: Path,
-    *,
-    minutes: float | None = None,
-    init_from: Path | None = None,
-) -> str:
-    """What `train` would do with these arguments, in a line; it writes nothing.
-
-    It raises what `train` would, but does not compare the settings with those of a run that is continued.
-    """
-    source, config, mesh, abstract = check(config, data, minutes, init_from)
-    from_leader(lambda: require_run_folder(run))
-    parameters = sum(x.size for x in jax.tree.leaves(abstract.params))
-    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    budget = f"{config.train.steps:,} steps" if minutes is None else f"{minutes:g} minutes"
-    devices = "1 device" if mesh.size == 1 else f"{mesh.size} devices"
-    place = f"{run} is continued" if has_checkpoint(run) else f"{run} is new"
-    return (
-        f"would train {config.name}: {parameters:,} parameters on {devices} ({axes}), {budget} of "
-        f"{config.data.batch_size:,} of {len(source):,} examples; {place}"
+def begin_pretrained(config: Config, state: TrainState, run: Path, display: Display) -> TrainState:
+    """The state with the parameters that the sources of pretrained towers give; what they gave is said and recorded."""
+    here = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(state.params)}
+    arrays, reports = load_towers(config, here)
+    if not reports:
+        return state
+    for report in reports:
+        display.say(str(report))
+    if leads():
+        record_report(run, reports)
+    return with_params(
+        state, jax.tree.map_with_path(lambda path, leaf: arrays.get(path_name(path), leaf), state.params)
     )
 
 

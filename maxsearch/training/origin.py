@@ -76,12 +76,10 @@ def read_origin(folder: Path, config: Config, mesh: Mesh) -> Origin:
       UsageError: its vocabulary has another size.
     """
     if (folder / model_files.WEIGHTS).exists():
-        manifest = model_files.verify_model(folder)
-        value = read_json(folder / CONFIG, what="model config", remedy=model_files.MODEL.remedy)
-        theirs, step = Config.from_json(value, where=str(folder / CONFIG)), manifest.get("step")
-        params = model_files.read_weights(folder)
+        step = model_files.verify_model(folder).get("step")
+        theirs, params = config_of(folder), model_files.read_weights(folder)
     else:
-        theirs = read_config(folder)
+        theirs = config_of(folder)
         checkpoints = Checkpoints(folder)
         try:
             step = checkpoints.require(None)
@@ -95,6 +93,18 @@ def read_origin(folder: Path, config: Config, mesh: Mesh) -> Origin:
         )
     lexicon = Lexicon.load(folder / KEYWORDS, remedy="name another run or model") if theirs.model.keywords else None
     return Origin(folder, step, model_files.flatten_params(params), lexicon)
+
+
+def config_of(folder: Path) -> Config:
+    """The config of a run, or of an exported model.
+
+    Raises:
+      MaxsearchError: it is neither, or its config is damaged.
+    """
+    if not (folder / model_files.WEIGHTS).exists():
+        return read_config(folder)
+    value = read_json(folder / CONFIG, what="model config", remedy=model_files.MODEL.remedy)
+    return Config.from_json(value, where=str(folder / CONFIG))
 
 
 def with_tokenizer(config: Config, folder: Path) -> Config:

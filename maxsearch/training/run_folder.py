@@ -1,7 +1,7 @@
 """The run folder: resolved config, tokenizer, keywords, and the rules for continuing what stands there.
 
-RUN/config.json, RUN/data.json, RUN/tokenizer/, RUN/keywords.json, RUN/lengths/, RUN/origin.json, RUN/environment.json,
-RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
+RUN/config.json, RUN/data.json, RUN/tokenizer/, RUN/keywords.json, RUN/lengths/, RUN/origin.json, RUN/pretrained.json,
+RUN/environment.json, RUN/checkpoints/STEP/, RUN/metrics.jsonl, RUN/tensorboard/, RUN/goodput.jsonl, RUN/profile/.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,8 @@ from maxsearch.data.tokenize import load_tokenizer, save_tokenizer, train_tokeni
 from maxsearch.data.tokens.encoder import table_of
 from maxsearch.errors import UsageError
 from maxsearch.files import directory_in_place, locked, read_json, write_json
+from maxsearch.models.pretrained.load import REPORT
+from maxsearch.models.pretrained.source import find_source
 from maxsearch.training.checkpoint import FOLDER, has_checkpoint
 from maxsearch.training.goodput import GOODPUT
 
@@ -60,7 +62,7 @@ def require_run_folder(run: Path) -> None:
     if not run.exists() or ((run / CONFIG).exists() and has_checkpoint(run)):
         return
     # Of a run that was broken off early some parts may stand there, and hidden drafts of files.
-    settings = {CONFIG, DATA, TOKENIZER, KEYWORDS, LENGTHS, ORIGIN, ENVIRONMENT}
+    settings = {CONFIG, DATA, TOKENIZER, KEYWORDS, LENGTHS, ORIGIN, REPORT, ENVIRONMENT}
     parts = {*settings, FOLDER, METRICS, TENSORBOARD, GOODPUT, PROFILE}
     if not run.is_dir() or any(path.name not in parts and path.name[0] != "." for path in run.iterdir()):
         raise UsageError(f"--run {run} exists and is no run folder: name a new folder")
@@ -144,7 +146,8 @@ def records(value: Any) -> bool:
 
 
 def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTrainedTokenizerFast:
-    """The run's tokenizer: that of the run that is continued; else the config's, that of the data, or one trained here.
+    """The run's tokenizer: that of the run that is continued; else the config's, that of the pretrained source of its
+    text towers, that of the data, or one trained here.
 
     Raises:
       UsageError: the tokenizer cannot be loaded, or has more tokens than the model has embeddings.
@@ -152,7 +155,14 @@ def settle_tokenizer(run: Path, config: Config, source: ExampleSource) -> PreTra
     folder = run / TOKENIZER
     if not has_checkpoint(run):
         table = table_of(source)
-        place = Path(config.data.tokenizer) if config.data.tokenizer else table.tokenizer if table else None
+        pretrained = config.model.query.pretrained or config.model.title.pretrained
+        place: Path | None = None
+        if config.data.tokenizer:
+            place = Path(config.data.tokenizer)
+        elif pretrained:
+            place = find_source(pretrained).folder
+        elif table:
+            place = table.tokenizer
         if place is not None:
             tokenizer = load_tokenizer(place)
         else:

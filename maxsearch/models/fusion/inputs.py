@@ -11,14 +11,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from maxsearch.models.layers import masked_mean
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Tokens:
-    """Token states of one modality, and which of them are real."""
+    """Token states of one modality, and which of them are real.
+
+    Attributes:
+      states, mask: what these words say.
+      pooled: the state that stands for all of them, where a pretrained tower has one; else their mean does.
+    """
 
     states: Float[Array, "B T D"]
     mask: Bool[Array, "B T"]
+    pooled: Float[Array, "B D"] | None = None
+
+    @property
+    def summary(self) -> Float[Array, "B D"]:
+        """One state for all tokens."""
+        return masked_mean(self.states, self.mask) if self.pooled is None else self.pooled
 
 
 @jax.tree_util.register_dataclass
