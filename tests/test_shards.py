@@ -316,7 +316,7 @@ def test_an_answer_is_never_without_a_shard(tmp_path: Path) -> None:
         transport.down = True
         refused = client.post("/v1/search", json={"vector": vector().tolist()})
         assert message(refused, 503) == "shard 1 of 3 does not answer: ask again in a second"
-        assert refused.headers["retry-after"] == "1"
+        assert int(refused.headers["retry-after"]) >= 1
         transport.down = False
         assert client.post("/v1/search", json={"vector": vector().tolist()}).status_code == 200
 

@@ -27,7 +27,7 @@ from maxsearch.serving.shop.answer import Engine, UnavailableError
 
 LOG = logging.getLogger("maxsearch.serve")
 OPEN = ("/livez", "/readyz")
-RETRY_SECONDS = 5
+RETRY_SECONDS = 1
 
 
 def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
