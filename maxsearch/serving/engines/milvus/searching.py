@@ -13,7 +13,7 @@ from maxsearch.serving.engines.milvus.expressions import expression, one_of
 from maxsearch.serving.engines.milvus.schema import ATTRIBUTES, PRODUCT_ID, ROW, SPARSE, TITLE, VECTOR, Facts
 from maxsearch.serving.filters.columns import VARIANT
 from maxsearch.serving.filters.cursors import decode_cursor
-from maxsearch.serving.filters.pages import Paging, first_page, page
+from maxsearch.serving.filters.pages import Paging, SegmentGroups, first_page, page
 from maxsearch.serving.filters.parse import parse_filter
 from maxsearch.serving.hybrid.fuse import RRF_K
 from maxsearch.serving.hybrid.ranking import HybridSettings
@@ -96,7 +96,7 @@ class Asker:
                 return self._hybrid(vector, words, wanted, where)
             return self._dense(vector, depth, where)
 
-        shown, ranking = page(rank, (), (), Paging(wanted.k), start)
+        shown, ranking = page(rank, SegmentGroups((), ()), Paging(wanted.k), start)
         assert isinstance(ranking, MilvusRanking)
         hits = []
         for entry in shown.entries:
