@@ -67,7 +67,7 @@ def export_hub(encoder: Encoder, out: Path) -> list[str]:
                 "weight": np.ascontiguousarray(flat[f"{name}_project/kernel"].T),
                 "bias": flat[f"{name}_project/bias"],
             }
-            if isinstance(tower, TextConfig) and tower.source.family not in PREFIX:
+            if isinstance(tower, TextConfig) and tower.source and tower.source.family not in PREFIX:
                 write_sentence_modules(folder, tower, project)
             else:
                 write_arrays(folder / PROJECTION, project, {"format": "pt"})
