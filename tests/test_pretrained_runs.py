@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from maxsearch.config import Config, ImageConfig, ModelConfig, TextConfig
 from maxsearch.encode import Encoder
+from maxsearch.exporting.programs import program
+from maxsearch.exporting.trace import graph_of, query_vectors
 from maxsearch.model_files import flatten_params
 from maxsearch.models.pretrained.architecture import settle_sources
 from maxsearch.models.pretrained.load import load_towers
 from maxsearch.training.origin import config_of
 from maxsearch.training.state import init_params
 from tests import tiny
-from tests.small import set_mesh
-from tests.test_pretrained_parity import GOLDEN, flatten
+from tests.small import on_mesh, set_mesh
+from tests.test_pretrained_parity import GOLDEN, begun, flatten, of_text
 
 QUERIES = ("red shoes", "blue", "a long text of many words")
 LOCKED = """
@@ -177,3 +181,23 @@ def product() -> Any:
     from maxsearch.exporting.probes import probe_products
 
     return probe_products()[0]
+
+
+@pytest.mark.parametrize("family", ["clip", "mpnet", "siglip"])
+def test_an_exported_program_reads_texts_of_any_length(family: str) -> None:
+    """Causal masks, distances and padding are of a symbolic number of places there."""
+    golden = load_file(GOLDEN / family / "golden.safetensors")
+    with set_mesh(1, 1, 1):
+        config, model, _ = begun(of_text(GOLDEN / family, pool="source"))
+    flat = flatten_params(jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model, nnx.Param))))
+    shapes = {name: (value.shape, value.dtype) for name, value in flat.items()}
+    B, T = jax.export.symbolic_shape("b, t", constraints=["t <= 8"])
+    text: Any = {"ids": ((B, T), np.int32), "mask": ((B, T), np.bool_)}
+    exported = jax.export.deserialize(bytearray(program(graph_of(config, ()), query_vectors, shapes, text)))
+    names = [name for name in flat if name.startswith("query_")]
+    for places in (8, 6):
+        rows = {name: golden[name][1:, :places] for name in ("ids", "mask")}
+        found = exported.call({name: flat[name] for name in names}, rows)["q"]
+        with set_mesh(1, 1, 1):
+            expected = jax.jit(lambda b: model.encode_query(b["ids"], b["mask"]))(on_mesh(rows))
+        np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -100,8 +100,10 @@ class ImageConfig:
             self.colour_width == 0 or (self.colour_width > 0 and self.patch % 4 == 0),
             "model.image.colour_width reads squares of 4 x 4 pixels: leave it 0, or make patch a multiple of 4",
         )
+        # A source that is not read yet brings its own patch.
+        settled = self.source is not None or not self.pretrained
         require(
-            all(edge % self.patch == 0 and edge > 0 for edge in self.size),
+            all(edge > 0 and (edge % self.patch == 0 or not settled) for edge in self.size),
             f"model.image: size {self.size} must be multiples of patch {self.patch}",
         )
         require(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maxsearch.config import ImageConfig, ModelConfig, TextConfig
+from maxsearch.config import ImageConfig, ModelConfig, TextConfig, TextSource
 from maxsearch.encode import Encoder
 from maxsearch.errors import UsageError
 from maxsearch.files import directory_in_place, write_json
@@ -67,7 +67,7 @@ def export_hub(encoder: Encoder, out: Path) -> list[str]:
                 "weight": np.ascontiguousarray(flat[f"{name}_project/kernel"].T),
                 "bias": flat[f"{name}_project/bias"],
             }
-            if isinstance(tower, TextConfig) and tower.source.family not in PREFIX:  # type: ignore[union-attr]
+            if isinstance(tower, TextConfig) and tower.source and tower.source.family not in PREFIX:
                 write_sentence_modules(folder, tower, project)
             else:
                 write_arrays(folder / PROJECTION, project, {"format": "pt"})
@@ -82,7 +82,7 @@ def tower_arrays(name: str, tower: TextConfig | ImageConfig, flat: Mapping[str, 
     text = isinstance(tower, TextConfig)
     layout, patch = (TEXT if text else IMAGE)[source.family], 0 if isinstance(tower, TextConfig) else tower.patch
     prefix = PREFIX[source.family][0 if text else 1] if source.family in PREFIX else ""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for part in layout.parts(tower.depth):
         path = f"{name}_encoder/{part.ours}"
         if path in flat:
@@ -126,8 +126,8 @@ def hub_config(tower: TextConfig | ImageConfig, model: ModelConfig) -> Any:
         return hf.SiglipVisionConfig(
             architectures=["SiglipVisionModel"], vision_use_head=tower.pool == "source", **shared
         )
-    assert source.family not in ("vit",)
-    shared |= {"vocab_size": model.vocab_size, "max_position_embeddings": tower.source.positions}  # type: ignore[union-attr]
+    assert isinstance(source, TextSource)
+    shared |= {"vocab_size": model.vocab_size, "max_position_embeddings": source.positions}
     return text_config(hf, tower, shared)
 
 

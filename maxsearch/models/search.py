@@ -184,9 +184,11 @@ class SearchModel(nnx.Module):
         flat = jax.lax.reshape(image, (B * N, *image.shape[2:]), out_sharding=spec("batch", None, None, None))
         pooled = None
         if "image" in self._pooled:
-            patches, pooled = self.image_encoder.read(flat, key)
-            pooled = jax.lax.reshape(pooled, (B, N, pooled.shape[-1]), out_sharding=spec("batch", None, None))
-            pooled = masked_mean(pooled, present)
+            assert isinstance(self.image_encoder, PretrainedImage)
+            patches, spoken = self.image_encoder.read(flat, key)
+            assert spoken is not None  # the tower has its head
+            spoken = jax.lax.reshape(spoken, (B, N, spoken.shape[-1]), out_sharding=spec("batch", None, None))
+            pooled = masked_mean(spoken, present)
         else:
             patches = self.image_encoder(flat, key)
         P, D = patches.shape[1:]

@@ -131,7 +131,7 @@ def image_tower(source: Source, tower: ImageConfig) -> ImageConfig:
     return with_patch(tower, own.patch_size, sizes(source, own, tower), kept)
 
 
-def with_patch(tower: ImageConfig, patch: int, fields: dict[str, int], kept: ImageSource) -> ImageConfig:
+def with_patch(tower: ImageConfig, patch: int, fields: dict[str, Any], kept: ImageSource) -> ImageConfig:
     """The tower with the source's patch, which must divide the run's pictures."""
     if any(edge % patch for edge in tower.size):
         raise UsageError(
@@ -141,7 +141,7 @@ def with_patch(tower: ImageConfig, patch: int, fields: dict[str, int], kept: Ima
     return replace(tower, **fields, patch=patch, stem="patch", stem_blocks=0, colour_width=0, source=kept)
 
 
-def sizes(source: Source, own: Any, tower: TextConfig | ImageConfig) -> dict[str, int]:
+def sizes(source: Source, own: Any, tower: TextConfig | ImageConfig) -> dict[str, Any]:
     """Width, depth and heads; DistilBERT's config answers to the common names too."""
     depth = kept_depth(source, own.num_hidden_layers, tower)
     return {"width": own.hidden_size, "depth": depth, "heads": own.num_attention_heads}
@@ -224,7 +224,7 @@ def open_clip_prefix(source: Source, anchor: str, what: str) -> str:
 
 def open_clip_sizes(
     source: Source, prefix: str, width: int, heads: int, tower: TextConfig | ImageConfig
-) -> tuple[dict[str, int], int]:
+) -> tuple[dict[str, Any], int]:
     """Width, depth and heads of a tower, and the width of its MLP, by the shapes of its arrays."""
     blocks = f"{prefix}transformer.resblocks."
     depth = 1 + max(int(n.removeprefix(blocks).split(".")[0]) for n in source.places if n.startswith(blocks))
