@@ -44,8 +44,9 @@ class ShardedTopK:
         Its length is a multiple of the number of devices.
         """
         with jax.set_mesh(self._mesh):
-            # A copy, even where the device could read it in place: the programs may run after the block is changed.
-            products = jax.device_put(block, self._put(SPLIT), may_alias=False)
+            # A copy of our own: a CPU device reads an aligned block in place, whatever `may_alias` says of it, and the
+            # programs may run after the block is changed.
+            products = jax.device_put(block.copy(), self._put(SPLIT))
             for part, queries in enumerate(self._parts):
                 self._scores[part], self._rows[part] = self._absorb(
                     self._scores[part], self._rows[part], queries, products, np.int32(start), np.int32(count)

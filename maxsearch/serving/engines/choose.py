@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.engines.milvus.options import MilvusOptions
 from maxsearch.serving.engines.ray.options import RayOptions
-from maxsearch.serving.shop.answer import Engine
+
+if TYPE_CHECKING:  # `serve --help` shall not wait for what searches
+    from maxsearch.serving.encoder import EmbeddingModel
+    from maxsearch.serving.shop.answer import Engine
 
 EngineName: TypeAlias = Literal["store", "ray", "milvus"]
 
@@ -36,7 +38,7 @@ class EngineOptions:
         return f"{self.milvus.alias} of {self.milvus.uri}" if self.name == "milvus" else str(self.store)
 
 
-def open_engine(options: EngineOptions, model: EmbeddingModel) -> Engine:
+def open_engine(options: EngineOptions, model: "EmbeddingModel") -> "Engine":
     """Opens an engine.
 
     Raises:
