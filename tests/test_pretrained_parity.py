@@ -23,9 +23,10 @@ from tests.small import lively, on_mesh
 
 GOLDEN = Path(__file__).parent / "golden" / "pretrained"
 TEXTS = ("bert", "xlm-roberta", "distilbert", "mpnet", "clip", "siglip")
+SLOW = pytest.mark.slow
 IMAGES = ("vit", "clip", "siglip")
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compile")
 
 
 def begun(config: Config) -> tuple[Config, Any, list[TowerReport]]:
@@ -79,7 +80,7 @@ def test_patch_states_are_those_of_pytorch(family: str, key: str) -> None:
     assert reports[0].resized == (["positions resized to 2 x 5"] if key else [])
 
 
-@pytest.mark.parametrize(("folder", "dim"), [("clip", 8), ("open_clip", 8), ("siglip", 16)])
+@pytest.mark.parametrize(("folder", "dim"), [("open_clip", 8), ("siglip", 16), pytest.param("clip", 8, marks=SLOW)])
 def test_a_whole_model_begins_with_the_vectors_of_its_source(folder: str, dim: int) -> None:
     """Queries, titles and pictures lie where the source puts them; texts shorter than the tower's places too."""
     golden = load_file(GOLDEN / folder / "golden.safetensors")

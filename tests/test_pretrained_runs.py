@@ -27,7 +27,7 @@ from maxsearch.training.origin import config_of
 from maxsearch.training.state import init_params
 from tests import tiny
 from tests.small import on_mesh, set_mesh
-from tests.test_pretrained_parity import GOLDEN, begun, flatten, of_text
+from tests.test_pretrained_parity import GOLDEN, SLOW, begun, flatten, of_text
 
 QUERIES = ("red shoes", "blue", "a long text of many words")
 LOCKED = """
@@ -183,7 +183,8 @@ def product() -> Any:
     return probe_products()[0]
 
 
-@pytest.mark.parametrize("family", ["clip", "mpnet", "siglip"])
+@pytest.mark.parametrize("family", ["siglip", *(pytest.param(x, marks=SLOW) for x in ("clip", "mpnet"))])
+@pytest.mark.usefixtures("quick_compile")
 def test_an_exported_program_reads_texts_of_any_length(family: str) -> None:
     """Causal masks, distances and padding are of a symbolic number of places there."""
     golden = load_file(GOLDEN / family / "golden.safetensors")
