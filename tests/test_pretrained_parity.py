@@ -23,6 +23,7 @@ from tests.small import lively, on_mesh
 
 GOLDEN = Path(__file__).parent / "golden" / "pretrained"
 TEXTS = ("bert", "xlm-roberta", "distilbert", "mpnet", "clip", "siglip")
+ALIKE = ("xlm-roberta", "distilbert")  # BERT under other names: read in the slow tests
 SLOW = pytest.mark.slow
 IMAGES = ("vit", "clip", "siglip")
 
@@ -57,7 +58,7 @@ def text_batch(golden: dict[str, np.ndarray], places: int) -> dict[str, jax.Arra
     return on_mesh({name: golden[name][:, :places] for name in ("ids", "mask")})
 
 
-@pytest.mark.parametrize("family", TEXTS)
+@pytest.mark.parametrize("family", [pytest.param(x, marks=SLOW) if x in ALIKE else x for x in TEXTS])
 def test_text_states_are_those_of_pytorch(family: str) -> None:
     golden = load_file(GOLDEN / family / "golden.safetensors")
     _, model, reports = begun(of_text(GOLDEN / family))

@@ -116,6 +116,7 @@ def test_a_run_goes_on_without_its_sources_and_locks_what_is_frozen() -> None:
     assert {"query_encoder/layers/layer_1/qkv", "title_encoder/layers/layer_0/qkv", "title_encoder/embedding"} <= moved
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("laptop")
 def test_its_export_gives_the_same_vectors_and_a_new_run_begins_with_it(tmp_path: Path) -> None:
     folder = finished()
@@ -140,6 +141,7 @@ def test_its_export_gives_the_same_vectors_and_a_new_run_begins_with_it(tmp_path
     assert json.loads((tmp_path / "run/origin.json").read_text())["new"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("laptop")
 def test_the_hubs_layout_gives_the_models_vectors_in_pytorch(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch, to read the export as its users do")

@@ -81,7 +81,7 @@ def text_tower(source: Source, tower: TextConfig) -> tuple[TextConfig, int]:
         return open_clip_text(source, tower)
     own = source.config
     kind = kind_of(source, own, "text", TEXT_KINDS)
-    family = "bert" if kind in BERT_KIND else kind
+    family: Any = "bert" if kind in BERT_KIND else kind
     own = getattr(own, "text_config", own)
     distil = kind == "distilbert"
     offset = own.pad_token_id + 1 if kind in OFFSET_KIND else 0

@@ -88,7 +88,7 @@ class PretrainedText(nnx.Module):
         """SigLIP learned to read texts of full length, padding too, whatever the length of the batch is."""
         x = jnp.where(mask[..., None], x, pad)
         B, T, D = x.shape
-        if not isinstance(T, int) or T < places:
+        if not isinstance(T, int) or places > T:
             rest = jnp.broadcast_to(pad, (B, places - T, D), out_sharding=spec("batch", None, None))
             x = jnp.concatenate([x, rest], axis=1)
         return x, jnp.ones(x.shape[:2], bool, out_sharding=spec("batch", None))
