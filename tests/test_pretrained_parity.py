@@ -23,9 +23,11 @@ from tests.small import lively, on_mesh
 
 GOLDEN = Path(__file__).parent / "golden" / "pretrained"
 TEXTS = ("bert", "xlm-roberta", "distilbert", "mpnet", "clip", "siglip")
+ALIKE = ("xlm-roberta", "distilbert")  # BERT under other names: read in the slow tests
+SLOW = pytest.mark.slow
 IMAGES = ("vit", "clip", "siglip")
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "quick_compile")
 
 
 def begun(config: Config) -> tuple[Config, Any, list[TowerReport]]:
@@ -56,7 +58,7 @@ def text_batch(golden: dict[str, np.ndarray], places: int) -> dict[str, jax.Arra
     return on_mesh({name: golden[name][:, :places] for name in ("ids", "mask")})
 
 
-@pytest.mark.parametrize("family", TEXTS)
+@pytest.mark.parametrize("family", [pytest.param(x, marks=SLOW) if x in ALIKE else x for x in TEXTS])
 def test_text_states_are_those_of_pytorch(family: str) -> None:
     golden = load_file(GOLDEN / family / "golden.safetensors")
     _, model, reports = begun(of_text(GOLDEN / family))
@@ -79,7 +81,7 @@ def test_patch_states_are_those_of_pytorch(family: str, key: str) -> None:
     assert reports[0].resized == (["positions resized to 2 x 5"] if key else [])
 
 
-@pytest.mark.parametrize(("folder", "dim"), [("clip", 8), ("open_clip", 8), ("siglip", 16)])
+@pytest.mark.parametrize(("folder", "dim"), [("open_clip", 8), ("siglip", 16), pytest.param("clip", 8, marks=SLOW)])
 def test_a_whole_model_begins_with_the_vectors_of_its_source(folder: str, dim: int) -> None:
     """Queries, titles and pictures lie where the source puts them; texts shorter than the tower's places too."""
     golden = load_file(GOLDEN / folder / "golden.safetensors")

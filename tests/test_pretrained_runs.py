@@ -27,7 +27,7 @@ from maxsearch.training.origin import config_of
 from maxsearch.training.state import init_params
 from tests import tiny
 from tests.small import on_mesh, set_mesh
-from tests.test_pretrained_parity import GOLDEN, begun, flatten, of_text
+from tests.test_pretrained_parity import GOLDEN, SLOW, begun, flatten, of_text
 
 QUERIES = ("red shoes", "blue", "a long text of many words")
 LOCKED = """
@@ -116,6 +116,7 @@ def test_a_run_goes_on_without_its_sources_and_locks_what_is_frozen() -> None:
     assert {"query_encoder/layers/layer_1/qkv", "title_encoder/layers/layer_0/qkv", "title_encoder/embedding"} <= moved
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("laptop")
 def test_its_export_gives_the_same_vectors_and_a_new_run_begins_with_it(tmp_path: Path) -> None:
     folder = finished()
@@ -140,6 +141,7 @@ def test_its_export_gives_the_same_vectors_and_a_new_run_begins_with_it(tmp_path
     assert json.loads((tmp_path / "run/origin.json").read_text())["new"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("laptop")
 def test_the_hubs_layout_gives_the_models_vectors_in_pytorch(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch, to read the export as its users do")
@@ -183,7 +185,8 @@ def product() -> Any:
     return probe_products()[0]
 
 
-@pytest.mark.parametrize("family", ["clip", "mpnet", "siglip"])
+@pytest.mark.parametrize("family", ["siglip", *(pytest.param(x, marks=SLOW) for x in ("clip", "mpnet"))])
+@pytest.mark.usefixtures("quick_compile")
 def test_an_exported_program_reads_texts_of_any_length(family: str) -> None:
     """Causal masks, distances and padding are of a symbolic number of places there."""
     golden = load_file(GOLDEN / family / "golden.safetensors")

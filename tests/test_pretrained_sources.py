@@ -17,9 +17,10 @@ from maxsearch.models.pretrained.load import load_towers
 from maxsearch.models.pretrained.resize import resized_grid
 from maxsearch.models.pretrained.source import find_source
 from maxsearch.models.pretrained.transforms import TO_THEIRS, to_ours, to_theirs
+from maxsearch.presets import load_preset
 from maxsearch.training.optim import group_of
 from tests import tiny
-from tests.test_pretrained_parity import GOLDEN
+from tests.test_pretrained_parity import GOLDEN, minilm
 
 
 def copied(tmp_path: Path, family: str, **changes: object) -> Path:
@@ -214,3 +215,29 @@ def test_a_known_architecture_needs_no_source(tmp_path: Path) -> None:
     )
     assert settle_sources(fresh, config) == config
     assert Config.from_json(config.to_json(), where="x") == config
+
+
+@pytest.mark.parametrize("name", ["minilm", "lit", "layerwise"])
+def test_a_preset_can_be_planned_without_its_source(name: str) -> None:
+    preset = load_preset(f"pretrained/{name}")
+    assert settle_sources(preset, preset) == preset
+
+
+def test_a_preset_has_the_architecture_of_the_real_minilm() -> None:
+    """As far as the package has it, which calls the model by another name."""
+    preset = load_preset("pretrained/minilm")
+    query = replace(preset.model.query, pretrained=str(minilm()), source=None)
+    config = settle_sources(replace(preset, model=replace(preset.model, query=query, title=query)))
+    assert config.model.vocab_size == preset.model.vocab_size
+    assert config.model.query.source is not None and preset.model.query.source is not None
+    assert replace(config.model.query.source, name="") == replace(preset.model.query.source, name="")
+    sizes = [(text.width, text.depth, text.heads) for text in (config.model.query, preset.model.query)]
+    assert sizes[0] == sizes[1]
+
+
+def test_a_tower_alone_has_no_projection(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "clip")
+    arrays = load_file(folder / "model.safetensors")
+    save_file({name: x for name, x in arrays.items() if "projection" not in name}, folder / "model.safetensors")
+    sources = [settle_sources(text(place)).model.query.source for place in (folder, GOLDEN / "clip")]
+    assert [source and source.projection for source in sources] == [0, 8]

@@ -17,6 +17,7 @@ from typing import Any
 
 import tyro
 from sphinx.application import Sphinx
+from tyro.conf import Suppress
 
 from maxsearch.cli import COMMANDS, OF_PRESETS, with_preset
 from maxsearch.config import Config
@@ -96,10 +97,20 @@ def settings() -> str:
 def parts_of(kind: type, path: str) -> Iterator[tuple[str, type]]:
     """(path, dataclass) of a config and all below it, in the order of the flags; of what there are several, path[]."""
     yield path, kind
-    for name, hint in typing.get_type_hints(kind).items():
+    for name, hint in shown_hints(kind).items():
         for inner in (hint, *typing.get_args(hint)):
             if isinstance(inner, type) and dataclasses.is_dataclass(inner):
                 yield from parts_of(inner, f"{path}{name}." if inner is hint else f"{path}{name}[].")
+
+
+def shown_hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, without those that are no flags."""
+    marked = typing.get_type_hints(kind, include_extras=True)
+    return {
+        name: hint
+        for name, hint in typing.get_type_hints(kind).items()
+        if Suppress not in getattr(marked[name], "__metadata__", ())
+    }
 
 
 def section(path: str, kind: type) -> Iterator[str]:
@@ -107,8 +118,9 @@ def section(path: str, kind: type) -> Iterator[str]:
     said, told = documented(kind)
     yield f"## {f'`{path[:-1]}`: ' if path else ''}{kind.__name__}"
     yield prose(said)
-    hints = typing.get_type_hints(kind)
-    values = [one for one in dataclasses.fields(kind) if not dataclasses.is_dataclass(hints[one.name])]
+    hints = shown_hints(kind)
+    shown = [one for one in dataclasses.fields(kind) if one.name in hints]
+    values = [one for one in shown if not dataclasses.is_dataclass(hints[one.name])]
     head = ["field" if "[]" in path else "flag", "type", "default"] + ["what"] * bool(told)
     rows = [head, ["---"] * len(head)]
     for one in values:

@@ -217,6 +217,10 @@ class ModelConfig:
         require(self.vocab_size >= 64, f"model.vocab_size must be at least 64, not {self.vocab_size}")
         require(self.images >= 1, f"model.images must be at least 1, not {self.images}")
         require(self.texts >= 1, f"model.texts must be at least 1, not {self.texts}")
+        require(
+            self.texts == 1 or self.title.pool == "mean",
+            "model.title.pool source is of one text, and model.texts asks for more: take pool mean",
+        )
         require(self.keywords >= 0, f"model.keywords must not be negative, not {self.keywords}")
         require(
             self.keywords > 0 or self.align.visual_words == 0 or self.align.source == "raw",

@@ -7,7 +7,7 @@ from maxsearch.config import Config, ImageConfig, ImageSource, TextConfig, TextS
 from maxsearch.config.pretrained import Activation
 from maxsearch.errors import UsageError
 from maxsearch.files import read_json
-from maxsearch.models.pretrained.layouts import OPEN_CLIP_IMAGE, OPEN_CLIP_TEXT
+from maxsearch.models.pretrained.layouts import IMAGE, OPEN_CLIP_IMAGE, OPEN_CLIP_TEXT, TEXT, Layout
 from maxsearch.models.pretrained.source import OPEN_CLIP_CONFIG, Source, find_source
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -81,17 +81,15 @@ def text_tower(source: Source, tower: TextConfig) -> tuple[TextConfig, int]:
         return open_clip_text(source, tower)
     own = source.config
     kind = kind_of(source, own, "text", TEXT_KINDS)
-    projection = 0
-    if kind in ("clip", "siglip"):
-        whole, own = own, getattr(own, "text_config", own)
-        projection = own.hidden_size if kind == "siglip" else whole.projection_dim
+    family: Any = "bert" if kind in BERT_KIND else kind
+    own = getattr(own, "text_config", own)
     distil = kind == "distilbert"
     offset = own.pad_token_id + 1 if kind in OFFSET_KIND else 0
     if getattr(own, "position_embedding_type", None) not in (None, "absolute"):
         raise UsageError(f"{source.name} has {own.position_embedding_type} positions, and only absolute ones are read")
     kept = TextSource(
         name=tower.pretrained,
-        family="bert" if kind in BERT_KIND else kind,
+        family=family,
         hidden=own.hidden_dim if distil else own.intermediate_size,
         activation=activation(source, own.activation if distil else own.hidden_act),
         epsilon=1e-12 if distil else own.layer_norm_eps,
@@ -100,7 +98,7 @@ def text_tower(source: Source, tower: TextConfig) -> tuple[TextConfig, int]:
         types=own.type_vocab_size if kind in BERT_KIND else 0,
         buckets=own.relative_attention_num_buckets if kind == "mpnet" else 0,
         pad=own.pad_token_id if kind == "siglip" else 0,
-        projection=projection,
+        projection=projection_of(source, TEXT[family]),
     )
     return replace(tower, **sizes(source, own, tower), source=kept), own.vocab_size
 
@@ -115,7 +113,6 @@ def image_tower(source: Source, tower: ImageConfig) -> ImageConfig:
         return open_clip_image(source, tower)
     own = source.config
     kind = kind_of(source, own, "image", IMAGE_KINDS)
-    projection = own.projection_dim if kind == "clip" else 0
     own = getattr(own, "vision_config", own)
     mean, std = pixels(source, kind)
     kept = ImageSource(
@@ -124,7 +121,7 @@ def image_tower(source: Source, tower: ImageConfig) -> ImageConfig:
         hidden=own.intermediate_size,
         activation=activation(source, own.hidden_act),
         epsilon=own.layer_norm_eps,
-        projection=projection,
+        projection=projection_of(source, IMAGE[kind]),
         mean=mean,
         std=std,
     )
@@ -156,6 +153,15 @@ def kept_depth(source: Source, depth: int, tower: TextConfig | ImageConfig) -> i
     if tower.keep_layers > depth:
         raise UsageError(f"{source.name} has {depth} layers, so keep_layers cannot be {tower.keep_layers}")
     return tower.keep_layers or depth
+
+
+def projection_of(source: Source, layout: Layout) -> int:
+    """The size of the source's own vectors, 0 where its files hold no projection to them."""
+    if not layout.project:
+        return 0
+    kernel = layout.project[0]
+    prefix = source.prefix(kernel.theirs[0])
+    return 0 if prefix is None else source.shape(prefix + kernel.theirs[0])[0 if kernel.kind == "linear" else 1]
 
 
 def kind_of(source: Source, own: Any, what: str, kinds: tuple[str, ...]) -> Any:
@@ -244,7 +250,6 @@ def open_clip_text(source: Source, tower: TextConfig) -> tuple[TextConfig, int]:
     vocabulary, width = source.shape(prefix + OPEN_CLIP_TEXT.anchor)
     config = open_clip_config(source).get("model_cfg", {}).get("text_cfg", {})
     fields, hidden = open_clip_sizes(source, prefix, width, config.get("heads", width // OPEN_CLIP_HEAD), tower)
-    project = f"{prefix}text_projection"
     kept = TextSource(
         name=tower.pretrained,
         family="clip",
@@ -252,7 +257,7 @@ def open_clip_text(source: Source, tower: TextConfig) -> tuple[TextConfig, int]:
         activation=open_clip_activation(source),
         epsilon=1e-5,
         positions=max(source.shape(f"{prefix}positional_embedding")[0], tower.max_tokens),
-        projection=source.shape(project)[1] if project in source.places else 0,
+        projection=projection_of(source, OPEN_CLIP_TEXT),
     )
     return replace(tower, **fields, source=kept), vocabulary
 
@@ -264,14 +269,14 @@ def open_clip_image(source: Source, tower: ImageConfig) -> ImageConfig:
     config = open_clip_config(source)
     heads = width // config.get("model_cfg", {}).get("vision_cfg", {}).get("head_width", OPEN_CLIP_HEAD)
     fields, hidden = open_clip_sizes(source, prefix, width, heads, tower)
-    project, told = f"{prefix}proj", config.get("preprocess_cfg", {})
+    told = config.get("preprocess_cfg", {})
     kept = ImageSource(
         name=tower.pretrained,
         family="clip",
         hidden=hidden,
         activation=open_clip_activation(source),
         epsilon=1e-5,
-        projection=source.shape(project)[1] if project in source.places else 0,
+        projection=projection_of(source, OPEN_CLIP_IMAGE),
         mean=tuple(told.get("mean", CLIP_MEAN)),
         std=tuple(told.get("std", CLIP_STD)),
     )

@@ -38,7 +38,7 @@ class PretrainedText(nnx.Module):
         self.embedded = Norm(D, source.epsilon) if post else None
         self.layers = Layers(rngs, config, model, causal=source.family == "clip", post=post)
         self.norm = None if post else Norm(D, source.epsilon)
-        self._source, self._fields, self._places = source, fields, fields * config.max_tokens
+        self._source, self._fields, self._max_tokens = source, fields, config.max_tokens
         self._dropout = config.dropout
         self._dtype = jnp.dtype(model.dtype)
 
@@ -71,7 +71,7 @@ class PretrainedText(nnx.Module):
         if hidden is not None:
             x = jnp.where(hidden[0][..., None], hidden[1].astype(x.dtype), x)
         if source.family == "siglip":
-            x, mask = self._filled(x, mask, table[source.pad])
+            x, mask = self._filled(x, mask, table[source.pad], fields * self._max_tokens)
         x = x + self._positions(x.shape[1], fields)
         if self.types is not None:
             x = x + self.types[...].astype(x.dtype)[0]
@@ -83,13 +83,13 @@ class PretrainedText(nnx.Module):
         return x[:, :T], self._spoken(x, mask)
 
     def _filled(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], pad: Float[Array, " D"]
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], pad: Float[Array, " D"], places: int
     ) -> tuple[Float[Array, "B N D"], Bool[Array, "B N"]]:
         """SigLIP learned to read texts of full length, padding too, whatever the length of the batch is."""
         x = jnp.where(mask[..., None], x, pad)
         B, T, D = x.shape
-        if not isinstance(T, int) or self._places > T:
-            rest = jnp.broadcast_to(pad, (B, self._places - T, D), out_sharding=spec("batch", None, None))
+        if not isinstance(T, int) or places > T:
+            rest = jnp.broadcast_to(pad, (B, places - T, D), out_sharding=spec("batch", None, None))
             x = jnp.concatenate([x, rest], axis=1)
         return x, jnp.ones(x.shape[:2], bool, out_sharding=spec("batch", None))
 
