@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tyro.conf import Fixed
+from tyro.conf import Fixed, Suppress
 
 from maxsearch.config.checks import require
 from maxsearch.config.pretrained import ImageSource, TextSource
@@ -46,7 +46,7 @@ class TextConfig:
     pretrained: str = ""
     keep_layers: int = 0
     pool: Literal["mean", "source"] = "mean"
-    source: Annotated[TextSource | None, Fixed] = None
+    source: Annotated[TextSource | None, Fixed, Suppress] = None
 
     def __post_init__(self) -> None:
         _require_transformer("model.query or model.title", self)
@@ -84,7 +84,7 @@ class ImageConfig:
     pretrained: str = ""
     keep_layers: int = 0
     pool: Literal["mean", "source"] = "mean"
-    source: Annotated[ImageSource | None, Fixed] = None
+    source: Annotated[ImageSource | None, Fixed, Suppress] = None
 
     def __post_init__(self) -> None:
         _require_transformer("model.image", self)
