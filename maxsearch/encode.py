@@ -35,6 +35,8 @@ from maxsearch.training.state import abstract_state, init_params, model_graph
 QUERY_BATCH = 256
 PRODUCT_BATCH = 256
 MATCH_BATCH = 1024
+LATER: dict[str, Any] = {"pretrained": "", "keep_layers": 0, "pool": "mean", "source": None}
+"""Values of a tower that version 0.1 did not have, as they stand where they are not set."""
 
 
 class Encoder:
@@ -341,12 +343,23 @@ def expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
         return shapes(served(jax.eval_shape(lambda: init_params(config, jax.random.key(0)))))
 
 
+def architecture(config: Config) -> dict[str, Any]:
+    """The model's config as its fingerprint reads it.
+
+    Values that came after version 0.1 count where they are set, so that models of that version keep their fingerprint.
+    """
+    model: dict[str, Any] = config.to_json()["model"]
+    for tower in ("query", "title", "image"):
+        model[tower] = {name: value for name, value in model[tower].items() if LATER.get(name, ...) != value}
+    return model
+
+
 def fingerprint_of(
     config: Config, params: Any, tokenizer: PreTrainedTokenizerFast, lexicon: Lexicon | None = None
 ) -> str:
     """Hex SHA-256 over everything that decides the vectors."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([config.to_json()["model"], config.data.image_edge], sort_keys=True).encode())
+    digest.update(json.dumps([architecture(config), config.data.image_edge], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     if lexicon is not None:
         digest.update(json.dumps(lexicon.words).encode())

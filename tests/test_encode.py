@@ -9,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 
+from maxsearch.config import Config
 from maxsearch.data.catalogue import BadRecord, read_products
 from maxsearch.data.records import Product
-from maxsearch.encode import EncodedProducts, Encoder
+from maxsearch.encode import EncodedProducts, Encoder, architecture
 from maxsearch.errors import MaxsearchError
+from maxsearch.presets import load_preset
 from tests import tiny
 
 QUERIES = ["red shoes", "a blue wooden table", "", "Gürtel aus Leder 90 cm", "red shoes"]
@@ -97,6 +99,16 @@ def test_what_a_product_lacks_does_not_matter(encoder: Encoder, products: list[P
 def test_a_product_without_anything_has_a_finite_vector(encoder: Encoder) -> None:
     (batch,) = encoder.encode_products([Product("nothing", "")])
     assert np.isfinite(batch.p).all()
+
+
+def test_models_of_version_0_1_keep_their_fingerprint() -> None:
+    # The names that a tower's config had then; a value that came later counts only where it is set.
+    text = {"width", "depth", "heads", "mlp_ratio", "max_tokens", "dropout"}
+    image = {"size", "patch", "stem", "stem_width", "stem_blocks", "colour_width", "width", "depth", "heads"}
+    model = architecture(Config())
+    assert set(model["query"]) == set(model["title"]) == text
+    assert set(model["image"]) == image | {"mlp_ratio", "dropout"}
+    assert architecture(load_preset("pretrained/minilm"))["query"]["source"]["family"] == "bert"
 
 
 @pytest.mark.parametrize("change", ["weight", "tokenizer", "image_edge", "architecture"])
