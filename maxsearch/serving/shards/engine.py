@@ -12,7 +12,6 @@ from jaxtyping import Float32
 
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.inputs import power_of_two
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.filters.boosts import parse_boosts
 from maxsearch.serving.filters.cursors import decode_cursor
@@ -27,9 +26,10 @@ from maxsearch.serving.shards.messages import Keep, Query, Shards, State, Status
 from maxsearch.serving.shards.state import MovedError
 from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, QueryInput, UnavailableError, Wanted
 from maxsearch.serving.shop.engine import explained
-from maxsearch.serving.shop.queries import WARM_QUERIES, encode, warm_encoder
+from maxsearch.serving.shop.model_engine import ModelEngine
+from maxsearch.serving.shop.queries import WARM_QUERIES
 from maxsearch.serving.shop.searching import counted, digest, found, hybrid_settings, matcher, pins_of
-from maxsearch.serving.store.writes import Upsert, upserts_of
+from maxsearch.serving.store.writes import Upsert
 
 T = TypeVar("T")
 MOVES = 3
@@ -65,7 +65,7 @@ class Served:
         return sum(self._products.values())
 
 
-class ShardedEngine:
+class ShardedEngine(ModelEngine):
     """See `shop.answer.Engine`.
 
     Whatever a search sees of a shard is one state of it, and all shards are of one generation. A write is on disk when
@@ -83,7 +83,8 @@ class ShardedEngine:
     """
 
     def __init__(self, folder: Path, shards: Shards, model: EmbeddingModel, *, max_batch: int = 32) -> None:
-        self._folder, self._shards, self._model, self._max_batch = ShardedFolder(folder), shards, model, max_batch
+        super().__init__(model, max_batch)
+        self._folder, self._shards = ShardedFolder(folder), shards
         self._turning = threading.Lock()
         self._served = self._prepared(self._folder.current())
 
@@ -91,16 +92,6 @@ class ShardedEngine:
     def generation(self) -> str:
         """See `Engine`."""
         return self._served.common.generation
-
-    @property
-    def fingerprint(self) -> str:
-        """See `Engine`."""
-        return self._model.fingerprint
-
-    @property
-    def dim(self) -> int:
-        """See `Engine`."""
-        return self._model.dim
 
     @property
     def products(self) -> int:
@@ -112,10 +103,6 @@ class ShardedEngine:
         """See `Engine`."""
         return self._served.common.fields
 
-    def encode(self, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:
-        """See `Engine`."""
-        return encode(self._model, inputs)
-
     def vector_of(self, product_id: str) -> Float32[np.ndarray, " D"]:
         """See `Engine`."""
         return self._product(product_id)[1]
@@ -126,8 +113,7 @@ class ShardedEngine:
 
     def upsert(self, products: Sequence[Product]) -> int:
         """See `Engine`; all or none of the products of each shard."""
-        size = power_of_two(min(len(products), 256))
-        upserts = [one for batch in self._model.encode_products(products, size) for one in upserts_of(batch)]
+        upserts = self._embedded(products)
         try:
             self._following(lambda served: self._write(served, upserts, ()))
         except UnavailableError:
@@ -163,7 +149,7 @@ class ShardedEngine:
 
     def warm_up(self) -> None:
         """See `Engine`; each replica has tested itself before it answers."""
-        warm_encoder(self._model, self._max_batch)
+        self._warm_model()
         try:
             answer = self.search(self.encode([QueryInput(WARM_QUERIES[0])])[0], Wanted(k=10, text=WARM_QUERIES[0]))
         except UnavailableError as error:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64, Int64
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError
 from maxsearch.serving.filters.facets import tally
-from maxsearch.serving.filters.masks import MaskCache, Selection
+from maxsearch.serving.filters.masks import MaskCache
 from maxsearch.serving.filters.pages import SegmentGroups
 from maxsearch.serving.filters.planner import Plan
 from maxsearch.serving.filters.segments import locate, variants
@@ -21,6 +21,7 @@ from maxsearch.serving.hybrid.ranking import find
 from maxsearch.serving.shards.folder import ShardedFolder
 from maxsearch.serving.shards.messages import Keep, LegScores, Query, Shown, State, Status, Told
 from maxsearch.serving.shards.state import MovedError, Seen, ShardState
+from maxsearch.serving.shop.searching import without
 from maxsearch.serving.store.writes import Upsert
 
 HELD = 2
@@ -155,13 +156,7 @@ class Shard:
         plan = Plan.make(
             seen.view.segments, query.vector, cache=self._cache, keep=query.keep.filter, boosts=query.boosts
         )
-        rows = [row for row in map(seen.view.snapshot.row, sorted(query.keep.without)) if row is not None]
-        if not rows:
-            return plan
-        masks = [selection.mask.copy() for selection in plan.selections]
-        for segment, row in locate(plan.segments, np.array(rows, np.int64)).tolist():
-            masks[segment][row] = False
-        return replace(plan, selections=tuple(Selection(mask) for mask in masks))
+        return without(plan, seen.view, query.keep.without)
 
     def _test(self, state: ShardState) -> None:
         """Searches for a product by its own vector, which also reads what first searches would wait for."""

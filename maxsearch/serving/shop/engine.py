@@ -13,19 +13,17 @@ from maxsearch.errors import MaxsearchError, UsageError
 from maxsearch.explain.explain import explain
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.filters.masks import MaskCache
-from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, QueryInput, Wanted
-from maxsearch.serving.shop.queries import WARM_QUERIES, encode, warm_encoder
+from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, Wanted
+from maxsearch.serving.shop.model_engine import ModelEngine
+from maxsearch.serving.shop.queries import WARM_QUERIES
 from maxsearch.serving.shop.searching import answer
 from maxsearch.serving.shop.view import Generation, View
 from maxsearch.serving.store.store import Store
-from maxsearch.serving.store.writes import upserts_of
 
 TOLERANCE = 1e-3
-UPSERT_BATCH = 8
-"""Products that are embedded at a time, so that queries get their turn in between."""
 
 
-class StoreEngine:
+class StoreEngine(ModelEngine):
     """See `answer.Engine`.
 
     Args:
@@ -38,7 +36,8 @@ class StoreEngine:
     """
 
     def __init__(self, store: Store, model: EmbeddingModel, *, max_batch: int = 32) -> None:
-        self._store, self._model, self._max_batch = store, model, max_batch
+        super().__init__(model, max_batch)
+        self._store = store
         self._cache = MaskCache()
         self._turning = threading.Lock()
         snapshot = store.snapshot()
@@ -60,16 +59,6 @@ class StoreEngine:
         return self._view.generation.name
 
     @property
-    def fingerprint(self) -> str:
-        """See `Engine`."""
-        return self._model.fingerprint
-
-    @property
-    def dim(self) -> int:
-        """See `Engine`."""
-        return self._model.dim
-
-    @property
     def products(self) -> int:
         """See `Engine`."""
         return len(self._view.snapshot)
@@ -78,10 +67,6 @@ class StoreEngine:
     def fields(self) -> Sequence[Field]:
         """See `Engine`."""
         return self._view.generation.fields
-
-    def encode(self, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:
-        """See `Engine`."""
-        return encode(self._model, inputs)
 
     def vector_of(self, product_id: str) -> Float32[np.ndarray, " D"]:
         """See `Engine`."""
@@ -94,8 +79,7 @@ class StoreEngine:
 
     def upsert(self, products: Sequence[Product]) -> int:
         """See `Engine`."""
-        batches = self._model.encode_products(products, UPSERT_BATCH)
-        upserts = [one for batch in batches for one in upserts_of(batch)]
+        upserts = self._embedded(products)
         try:
             self._store.upsert(upserts, self._model.fingerprint)
         except MaxsearchError as error:
@@ -131,8 +115,7 @@ class StoreEngine:
 
     def warm_up(self) -> None:
         """See `Engine`."""
-        warm_encoder(self._model, self._max_batch)
-        list(self._model.encode_products([Product("", WARM_QUERIES[0], ())], UPSERT_BATCH))
+        self._warm_model()
         view = self._view
         row = next(
             (

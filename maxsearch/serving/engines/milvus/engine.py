@@ -11,7 +11,6 @@ from jaxtyping import Float32
 
 from maxsearch.data.records import Product
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.inputs import power_of_two
 from maxsearch.serving.encoder import EmbeddingModel
 from maxsearch.serving.engines.milvus.client import LostCollectionError, connect, milvus
 from maxsearch.serving.engines.milvus.collections import served
@@ -22,14 +21,14 @@ from maxsearch.serving.engines.milvus.records import records
 from maxsearch.serving.engines.milvus.schema import PRODUCT_ID, READY, ROW, VECTOR, Facts
 from maxsearch.serving.engines.milvus.searching import Asker, View
 from maxsearch.serving.filters.columns import VARIANT
-from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, QueryInput, Wanted
-from maxsearch.serving.shop.queries import encode, warm_encoder
-from maxsearch.serving.store.writes import require_upserts, upserts_of
+from maxsearch.serving.shop.answer import Answer, Field, NotFoundError, Wanted
+from maxsearch.serving.shop.model_engine import ModelEngine
+from maxsearch.serving.store.writes import require_upserts
 
 T = TypeVar("T")
 
 
-class MilvusEngine:
+class MilvusEngine(ModelEngine):
     """See `shop.answer.Engine`.
 
     Writes go into the collection that is served and into no store: the next generation that is pushed has only those
@@ -47,7 +46,8 @@ class MilvusEngine:
     """
 
     def __init__(self, client: Any, options: MilvusOptions, model: EmbeddingModel, *, max_batch: int = 32) -> None:
-        self._client, self._options, self._model, self._max_batch = client, options, model, max_batch
+        super().__init__(model, max_batch)
+        self._client, self._options = client, options
         self._turning, self._writing = threading.Lock(), threading.Lock()
         self._view = self._open(self._name())
 
@@ -62,16 +62,6 @@ class MilvusEngine:
         return self._view.facts.generation
 
     @property
-    def fingerprint(self) -> str:
-        """See `Engine`."""
-        return self._model.fingerprint
-
-    @property
-    def dim(self) -> int:
-        """See `Engine`."""
-        return self._model.dim
-
-    @property
     def products(self) -> int:
         """See `Engine`; counted when a collection is opened and after this engine's own writes."""
         return self._view.products
@@ -80,10 +70,6 @@ class MilvusEngine:
     def fields(self) -> Sequence[Field]:
         """See `Engine`; none is worth a facet, for facets are not counted here."""
         return [Field(name, kind.value, False) for name, kind in self._view.facts.kinds.items() if name != VARIANT]
-
-    def encode(self, inputs: Sequence[QueryInput]) -> Float32[np.ndarray, "n D"]:
-        """See `Engine`."""
-        return encode(self._model, inputs)
 
     def vector_of(self, product_id: str) -> Float32[np.ndarray, " D"]:
         """See `Engine`."""
@@ -98,8 +84,7 @@ class MilvusEngine:
 
     def upsert(self, products: Sequence[Product]) -> int:
         """See `Engine`."""
-        size = power_of_two(min(len(products), 256))
-        upserts = [one for batch in self._model.encode_products(products, size) for one in upserts_of(batch)]
+        upserts = self._embedded(products)
         try:
             require_upserts(upserts, self.dim)
         except MaxsearchError as error:
@@ -153,7 +138,7 @@ class MilvusEngine:
 
     def warm_up(self) -> None:
         """See `Engine`."""
-        warm_encoder(self._model, self._max_batch)
+        self._warm_model()
         self._surely(self._test)
 
     def _test(self) -> None:
