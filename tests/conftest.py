@@ -4,12 +4,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before anything imports jax or maxsearch.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 install_import_hook("maxsearch", "beartype.beartype")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("maxsearch", deadline=None)
+settings.load_profile("maxsearch")
 
 
 @pytest.fixture

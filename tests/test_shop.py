@@ -221,7 +221,7 @@ def test_the_command_serves_a_trained_model_and_drains(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().rsplit(" ", 1)[1].strip()
-            for _ in range(600):
+            for _ in range(3000):
                 try:
                     urllib.request.urlopen(f"{address}readyz", timeout=10)
                     break
