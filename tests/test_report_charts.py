@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from maxsearch.report.charts.bars import Bar, bars, shares
@@ -83,6 +83,8 @@ def inside(svg: str) -> None:
     ElementTree.fromstring(svg)
 
 
+@example([5e-324], False)
+@example([0.0, 5e-324], True)
 @given(VALUES, st.booleans())
 def test_a_chart_stays_in_its_frame(values: list[float], zero: bool) -> None:
     steps = np.arange(len(values), dtype=np.float64)

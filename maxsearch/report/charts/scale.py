@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+LEAST = 1e-300
+"""What is smaller is drawn as 0: a part of it would be 0 indeed."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Scale:
         low, high = min(values, default=0.0), max(values, default=1.0)
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
-        if high - low <= 1e-12 * max(abs(low), abs(high)):
-            low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+        if high - low <= max(1e-12 * max(abs(low), abs(high)), LEAST):
+            half = (max(abs(low), abs(high)) if max(abs(low), abs(high)) > LEAST else 1.0) / 2
+            low, high = low - half, high + half
         wide = room * (high - low)
         return cls(low if zero and low == 0 else low - wide, high if zero and high == 0 else high + wide)
 

@@ -4,7 +4,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -17,8 +16,6 @@ from maxsearch.serving.shop.answer import Engine
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the minute after which proxies commonly close theirs."""
-SWITCH_SECONDS = 0.0005
-"""How long a thread keeps Python to itself while others wait; the default is ten times that, and shows in answers."""
 
 
 class Server(uvicorn.Server):
@@ -82,7 +79,6 @@ def serve(engine: Engine, options: ServeOptions, keys: Keys, announce: Callable[
         backlog=2048,
         timeout_keep_alive=KEEP_ALIVE,
     )
-    sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # what is loaded stays: to look through all of it for garbage would stop every answer meanwhile
     host, port = listening.getsockname()[:2]
