@@ -22,8 +22,9 @@ class Scale:
         low, high = min(values, default=0.0), max(values, default=1.0)
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
-        if high - low <= max(1e-12 * max(abs(low), abs(high)), LEAST):
-            half = (max(abs(low), abs(high)) if max(abs(low), abs(high)) > LEAST else 1.0) / 2
+        most = max(abs(low), abs(high))
+        if high - low <= max(1e-12 * most, LEAST):
+            half = (most if most > LEAST else 1.0) / 2
             low, high = low - half, high + half
         wide = room * (high - low)
         return cls(low if zero and low == 0 else low - wide, high if zero and high == 0 else high + wide)
