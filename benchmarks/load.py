@@ -6,6 +6,10 @@
 Requests are due at fixed times whether or not earlier ones are answered, and latency counts from when one was due: a
 service that falls behind cannot hide it. One JSON line per rate. With --changes N, N products are upserted, in groups
 of 20, while the second rate runs, and every answer is checked to name one generation and products without repeats.
+
+With --control MS, a loop that computes for MS milliseconds takes the place of the service, in one process and at the
+same rates. Its latency is what the machine itself adds: virtual machines share their cores, and with MS at what a
+request costs the service (its process's CPU time by its requests) no service can be faster than the control.
 """
 
 import argparse
@@ -96,6 +100,26 @@ async def run(address: str, bodies: list[bytes], rate: float, seconds: float, ch
     return tally
 
 
+def control(rate: float, seconds: float, work: float) -> list[float]:
+    """Seconds from when each piece of `work` seconds of computing was due to its end."""
+
+    def compute(steps: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            pass
+        return time.perf_counter() - begin
+
+    steps = int(10_000 * work / float(np.median([compute(10_000) for _ in range(1000)])))
+    took = []
+    begin = time.perf_counter() + 0.1
+    for number in range(int(rate * seconds)):
+        due = begin + number / rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+        compute(steps)
+        took.append(time.perf_counter() - due)
+    return took
+
+
 def check(status: int, answer: bytes, tally: Tally) -> None:
     if status != 200:
         tally.failures[str(status)] += 1
@@ -109,14 +133,21 @@ def check(status: int, answer: bytes, tally: Tally) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address")
-    parser.add_argument("--queries", type=Path, required=True, help="a CSV with the column query")
+    parser.add_argument("address", nargs="?")
+    parser.add_argument("--queries", type=Path, help="a CSV with the column query")
     parser.add_argument("--rates", type=float, nargs="+", default=[50, 100, 200])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--changes", type=int, default=0)
     parser.add_argument("--distinct", action="store_true", help="number every query, so that none is in the cache")
+    parser.add_argument("--control", type=float, metavar="MS", help="measure the machine in place of a service")
     args = parser.parse_args()
+    if args.control is not None:
+        for rate in args.rates:
+            report(rate, args.seconds, control(rate, args.seconds, args.control / 1000), control_ms=args.control)
+        return
+    if args.address is None or args.queries is None:
+        parser.error("give the service's address and --queries, or --control")
     with args.queries.open(newline="", encoding="utf-8") as lines:
         queries = [row["query"] for row in csv.DictReader(lines)]
     asked = 0
@@ -130,24 +161,22 @@ def main() -> None:
         asked += len(bodies)
         changes = upserts(args.changes) if place == 1 or len(args.rates) == 1 else []
         tally = asyncio.run(run(args.address, bodies, rate, args.seconds, changes))
-        ms = 1000 * np.array(tally.seconds or [np.nan])
-        print(
-            json.dumps(
-                {
-                    "benchmark": "load",
-                    "rate": rate,
-                    "seconds": args.seconds,
-                    "requests": len(tally.seconds),
-                    "distinct": args.distinct,
-                    **{f"p{q}_ms": round(float(np.percentile(ms, q)), 2) for q in (50, 95, 99)},
-                    "max_ms": round(float(ms.max()), 2),
-                    "failures": dict(tally.failures),
-                    "generations": dict(tally.generations),
-                    "upserted": 20 * len(changes),
-                }
-            ),
-            flush=True,
+        report(
+            rate,
+            args.seconds,
+            tally.seconds,
+            distinct=args.distinct,
+            failures=dict(tally.failures),
+            generations=dict(tally.generations),
+            upserted=20 * len(changes),
         )
+
+
+def report(rate: float, seconds: float, took: list[float], **more: object) -> None:
+    ms = 1000 * np.array(took or [np.nan])
+    shown = {f"p{q}_ms": round(float(np.percentile(ms, q)), 2) for q in (50, 95, 99)}
+    line = {"benchmark": "load", "rate": rate, "seconds": seconds, "requests": len(took), **shown}
+    print(json.dumps({**line, "max_ms": round(float(ms.max()), 2), **more}), flush=True)
 
 
 def upserts(count: int) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,10 +30,11 @@ OPEN = ("/livez", "/readyz")
 RETRY_SECONDS = 1
 
 
-def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
+def create_app(engine: Engine, options: ServeOptions, keys: Keys, warmed: Callable[[], None] = lambda: None) -> FastAPI:
     """The application; `app.state.service` is its State.
 
-    Its lifespan warms the engine up beside the running service, which answers /livez at once and the rest when ready.
+    Its lifespan warms the engine up beside the running service, which answers /livez at once and the rest when ready;
+    `warmed` is called in between.
     """
     metrics = Metrics()
     state = State(engine, options, metrics)
@@ -41,7 +42,7 @@ def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.batcher.start()
-        tasks = [asyncio.create_task(begin(state)), asyncio.create_task(follow(state))]
+        tasks = [asyncio.create_task(begin(state, warmed)), asyncio.create_task(follow(state))]
         try:
             yield
         finally:
@@ -74,7 +75,7 @@ def create_app(engine: Engine, options: ServeOptions, keys: Keys) -> FastAPI:
     return app
 
 
-async def begin(state: State) -> None:
+async def begin(state: State, warmed: Callable[[], None]) -> None:
     """Warms up and tests, then lets requests in; a service that fails its own test never becomes ready."""
     try:
         await anyio.to_thread.run_sync(state.engine.warm_up)
@@ -82,6 +83,7 @@ async def begin(state: State) -> None:
         LOG.error("not ready: %s", error)
         return
     serving(state)
+    warmed()
     state.ready = True
 
 
