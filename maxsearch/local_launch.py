@@ -15,6 +15,9 @@ from maxsearch.errors import MaxsearchError
 
 GRACE_SECONDS = 20.0  # in which processes that lost another leave by themselves
 POLL_SECONDS = 0.1
+THREADS_PER_DEVICE = 4
+"""XLA has one thread per simulated device or core, and NPROC of them if that is set. A collective holds a thread until
+the other devices come, and a device may be in several at once: with one thread each all of them can end up waiting."""
 
 
 def free_port() -> int:
@@ -34,6 +37,7 @@ def environment_of(process: int, processes: int, devices: int, port: int) -> dic
         PROCESS: str(process),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
+        "NPROC": os.environ.get("NPROC", str(max(os.cpu_count() or 1, THREADS_PER_DEVICE * devices))),
     }
 
 

@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 # Before anything imports jax or maxsearch.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("NPROC", "32")  # threads of XLA; see maxsearch.local_launch.THREADS_PER_DEVICE
 install_import_hook("maxsearch", "beartype.beartype")
 
 # How long an example takes says how busy the machine is.
