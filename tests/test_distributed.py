@@ -11,7 +11,7 @@ import pytest
 
 from maxsearch import distributed
 from maxsearch.errors import MaxsearchError, UsageError
-from maxsearch.local_launch import ending, first_failed
+from maxsearch.local_launch import ending, environment_of, first_failed
 from tests import tiny
 
 
@@ -67,6 +67,13 @@ def test_the_one_that_a_signal_ended_is_named_before_those_that_left_because_of_
     assert first_failed(workers) == 2
     assert first_failed(workers[:2]) == 0
     assert first_failed(workers[1:2]) is None
+
+
+def test_simulated_devices_get_threads_for_several_collectives_each(monkeypatch):
+    monkeypatch.delenv("NPROC")
+    assert int(environment_of(0, processes=2, devices=8, port=1)["NPROC"]) >= 32
+    monkeypatch.setenv("NPROC", "5")
+    assert environment_of(0, processes=2, devices=8, port=1)["NPROC"] == "5"
 
 
 def begin(processes: int, devices: int, words: list[object]) -> "subprocess.Popen[str]":
