@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,8 @@ def megabytes() -> float:
 
 def build_one(system: str, work: Path, place: Path) -> None:
     """Builds and prints what it took."""
+    if place.exists():  # of a build that was killed
+        shutil.rmtree(place)
     place.mkdir(parents=True)
     start = time.perf_counter()
     build(system, work, place, os.cpu_count() or 1)
