@@ -1,5 +1,6 @@
 """The gradient cache beside the gradient of the whole batch at once."""
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,12 @@ def differentiate(config: Config, parts: int) -> Any:
     return jax.device_get(jax.jit(cached if parts else direct)(params, batch))
 
 
+@functools.cache
+def of_the_whole_batch(loss: LossConfig) -> Any:
+    with set_mesh(1, 1, 1):
+        return differentiate(config_of(loss), 0)
+
+
 def same(ours: Any, theirs: Any) -> None:
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), ours, theirs)
@@ -56,11 +63,8 @@ def same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize(("layout", "parts"), [((1, 1, 1), 4), ((2, 2, 2), 2)])
 def test_loss_terms_vectors_and_gradient_are_those_of_the_whole_batch(layout, parts):
-    config = config_of(VECTORS)
-    with set_mesh(1, 1, 1):
-        expected = differentiate(config, 0)
     with set_mesh(*layout):
-        same(differentiate(config, parts), expected)
+        same(differentiate(config_of(VECTORS), parts), of_the_whole_batch(VECTORS))
 
 
 def test_terms_between_tokens_are_the_mean_over_the_parts():
@@ -68,9 +72,8 @@ def test_terms_between_tokens_are_the_mean_over_the_parts():
     with set_mesh(1, 1, 1):
         # One part is the whole batch.
         loss, terms, products, gradients = differentiate(config, 1)
-        whole = differentiate(config, 0)
-        quiet = config_of(VECTORS)
-        assert terms.keys() == whole[1].keys() > differentiate(quiet, 0)[1].keys()
+        whole = of_the_whole_batch(TOKENS)
+        assert terms.keys() == whole[1].keys() > of_the_whole_batch(VECTORS)[1].keys()
         same((loss, terms, products, gradients), whole)
         halves = differentiate(config, 2)
     assert halves[1].keys() == terms.keys()

@@ -152,7 +152,7 @@ def losses_of(loss: LossConfig, layout: tuple[int, int, int]) -> list[dict[str, 
     return said
 
 
-@pytest.mark.parametrize("kind", ["softmax", "am_softmax", "sigmoid"])
+@pytest.mark.parametrize("kind", ["softmax", pytest.param("am_softmax", marks=pytest.mark.slow), "sigmoid"])
 def test_training_on_the_ring_is_training(kind):
     loss = replace(SIX, kind=kind, bank=BANK if kind != "sigmoid" else BankConfig())
     expected = losses_of(loss, (1, 1, 1))
