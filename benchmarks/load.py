@@ -7,9 +7,9 @@ Requests are due at fixed times whether or not earlier ones are answered, and la
 service that falls behind cannot hide it. One JSON line per rate. With --changes N, N products are upserted, in groups
 of 20, while the second rate runs, and every answer is checked to name one generation and products without repeats.
 
-With --control MS, a loop that computes for MS milliseconds on one core takes the place of the service, at the same rates.
-Its latency is what the machine makes of so much computing: virtual machines share their cores. MS is what a request costs
-the service, its process's CPU time by its requests.
+With --control MS, a loop that computes for MS milliseconds on one core takes the place of the service, at the same
+rates. Its latency is what the machine makes of so much computing: virtual machines share their cores. MS is what a
+request costs the service, its process's CPU time by its requests.
 """
 
 import argparse
