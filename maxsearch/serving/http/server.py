@@ -17,7 +17,7 @@ from maxsearch.serving.shop.answer import Engine
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the minute after which proxies commonly close theirs."""
 COLLECT_AFTER = (10_000, 10, 10)
-"""Python's default looks through the cached query vectors every 150 searches, 15 ms each time, and finds nothing."""
+"""Python's default looks through the cached query vectors every 200 searches or so, for 15 ms, and finds nothing."""
 
 
 class Server(uvicorn.Server):
