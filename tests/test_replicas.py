@@ -16,7 +16,7 @@ def flipped(array: jax.Array, place: int) -> jax.Array:
     return jax.make_array_from_single_device_arrays(array.shape, array.sharding, pieces)
 
 
-@pytest.mark.parametrize("layout", [(4, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("layout", [(4, 2, 1), (2, 2, 2), (8, 1, 1)])
 @pytest.mark.usefixtures("quick_compile")
 def test_one_bit_is_found(layout):
     with set_mesh(*layout):
